@@ -1,0 +1,145 @@
+"""Every setting of venue-mirror, typed, in one model.
+
+Order of precedence: command-line overrides, environment (``VENUE_MIRROR_COLLECTOR__KEYFRAME_MAX_S=30``), the TOML file
+named by ``--config`` or ``VENUE_MIRROR_CONFIG``, defaults. Passwords are read from files (``*_file``) only.
+All errors are reported at once.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+class ConfigError(Exception):
+    """The settings do not hold; the text lists every problem, one a line."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KafkaSettings(_Section):
+    """How to reach Kafka."""
+
+    bootstrap_servers: str = Field("", description="host:port,…; empty: KAFKA_BOOTSTRAP_SERVERS, else the embedded broker")
+    security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")
+    sasl_mechanism: str = Field("", pattern="^(|PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)$")
+    sasl_username: str = ""
+    sasl_password_file: Path | None = None
+    ssl_ca_file: Path | None = None
+    ssl_certificate_file: Path | None = None
+    ssl_key_file: Path | None = None
+    replication_factor: int = Field(1, ge=1, le=9)
+    market_partitions: int = Field(12, ge=1, le=4096, description="partitions of every topic keyed by venue|symbol")
+
+
+class BrokerSettings(_Section):
+    """The embedded broker: one Apache Kafka in KRaft mode."""
+
+    data_dir: Path = Field(Path(".venue-mirror/kafka"), description="log segments, configuration, pid file")
+    port: int = Field(19092, ge=1, le=65535)
+    heap_mb: int = Field(512, ge=128, le=65536)
+    start_timeout_s: float = Field(60, gt=0)
+
+
+class VenueSettings(_Section):
+    """One venue to collect. ``adapter`` names the file in collectors/cex; the rest overrides its defaults."""
+
+    adapter: str = Field("", description="adapter id, e.g. binance-usdm; empty: the venue's own name")
+    rest_url: str = Field("", description="empty: the venue's public endpoint")
+    ws_url: str = Field("", description="empty: the venue's public endpoint")
+    symbols: tuple[str, ...] = Field((), description="unified symbols to collect; empty: all that trade")
+    tickers: bool = Field(False, description="collect the venue's own best bid and offer too")
+
+
+class CollectorSettings(_Section):
+    """Shared by all collectors."""
+
+    discovery_s: float = Field(60, gt=0, description="seconds between two loads of a venue's instruments")
+    keyframe_max_s: float = Field(60, gt=0, description="a key frame for each LIVE book at least this often")
+    keyframe_min_s: float = Field(5, gt=0, description="and never more often than this")
+    keyframe_share: float = Field(0.05, gt=0, le=1, description="share of an instrument's levels sent that key frames may add")
+    keyframe_events: int = Field(0, ge=0, description="exactly every N events instead of by time; 0: by time (replay sets it)")
+    stale_s: float = Field(60, gt=0, description="silence after which a book is STALE and resynchronised")
+    stale_connection_s: float = Field(30, gt=0, description="silence of a whole connection after which it is replaced")
+    pending_max: int = Field(20_000, ge=100, description="events buffered for one book that waits for its snapshot")
+    queue_max: int = Field(200_000, ge=1000, description="records that wait for Kafka before books go to GAP")
+    session_timeout_ms: int = Field(6000, ge=1000, description="after this a dead collector's instruments move")
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(0, ge=0, le=65535, description="0: any free port, written to the log")
+
+
+class ProcessorSettings(_Section):
+    """The Faust app."""
+
+    app_id: str = "venue-mirror-processor"
+    web_host: str = "127.0.0.1"
+    web_port: int = Field(6066, ge=1, le=65535)
+    data_dir: Path = Path(".venue-mirror/faust")
+    checkpoint_s: float = Field(1.0, gt=0)
+    bbo_every_event: bool = Field(False, description="a BBO record for every event, not only the newest of a batch (replay)")
+    proofs: bool = Field(False, description="write derived.proof at each key frame (replay)")
+
+
+class _TomlSource(PydanticBaseSettingsSource):
+    def __init__(self, settings_cls: type[BaseSettings], data: dict[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._data = data
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self._data.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._data
+
+
+class Settings(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(env_prefix="VENUE_MIRROR_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    kafka: KafkaSettings = KafkaSettings()  # pyright: ignore[reportCallIssue]
+    broker: BrokerSettings = BrokerSettings()  # pyright: ignore[reportCallIssue]
+    collector: CollectorSettings = CollectorSettings()  # pyright: ignore[reportCallIssue]
+    processor: ProcessorSettings = ProcessorSettings()  # pyright: ignore[reportCallIssue]
+    venues: dict[str, VenueSettings] = Field(default_factory=dict)
+
+    def venue(self, name: str) -> VenueSettings:
+        """The venue's settings; a venue that the file does not name gets the defaults of the adapter of its name."""
+        own = self.venues.get(name) or VenueSettings()  # pyright: ignore[reportCallIssue]
+        return own if own.adapter else own.model_copy(update={"adapter": name})
+
+
+def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
+    """Read the settings; raises ConfigError with every problem at once.
+
+    ``overrides`` are nested dictionaries by section, e.g. ``broker={"port": 19100}``.
+    """
+    path = config or (Path(env) if (env := os.environ.get("VENUE_MIRROR_CONFIG")) else None)
+    data: dict[str, Any] = {}
+    if path is not None:
+        try:
+            data = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+    class FromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return sources["init_settings"], sources["env_settings"], _TomlSource(settings_cls, data)
+
+    try:
+        return FromFile(**overrides)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {str(e.get('input'))[:80]!r})" for e in error.errors()]
+        raise ConfigError("the configuration does not hold:\n" + "\n".join(lines)) from None

@@ -1,0 +1,158 @@
+"""Avro in the Confluent wire format: magic byte 0, 4-byte big-endian schema id, the record's Avro body.
+
+Without a registry the id is 31 bits of the canonical schema's SHA-256 fingerprint, so every process agrees with no
+server. With SCHEMA_REGISTRY_URL set, ids come from the registry and unknown ones are looked up there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from io import BytesIO
+from typing import Any
+
+import fastavro
+from fastavro.schema import to_parsing_canonical_form
+
+from schemas.errors import DecodeError, EncodeError, SchemaError
+
+Record = dict[str, Any]
+MAGIC = 0
+HEADER_SIZE = 5
+RECORD_NAMES = (
+    "Instrument", "BookEvent", "BookStatus", "Trade", "Ticker", "DeadLetter", "Bbo", "BookProof", "BookCheckpoint",
+)  # fmt: skip
+
+
+def schema_text(name: str) -> str:
+    """The committed .avsc of a record."""
+    try:
+        return resources.files("schemas").joinpath(f"{name}.avsc").read_text("utf-8")
+    except FileNotFoundError:
+        raise SchemaError(f"no schema named {name!r}; known: {', '.join(RECORD_NAMES)}") from None
+
+
+def fingerprint_id(schema: Any) -> int:
+    """31 bits of the SHA-256 of the schema's canonical form: a schema id that needs no server."""
+    digest = hashlib.sha256(to_parsing_canonical_form(schema).encode()).digest()
+    return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
+
+
+@cache
+def parsed(name: str) -> Any:
+    """The record's schema as fastavro wants it."""
+    return fastavro.parse_schema(json.loads(schema_text(name)), named_schemas={})
+
+
+@cache
+def history(name: str) -> tuple[Any, ...]:
+    """Every committed version of the record's schema, oldest first (see schemas/history)."""
+    text = resources.files("schemas").joinpath("history", f"{name}.json").read_text("utf-8")
+    return tuple(fastavro.parse_schema(s, named_schemas={}) for s in json.loads(text))
+
+
+class Codec:
+    """Encodes and decodes one record type.
+
+    ``encode(record) -> bytes`` raises EncodeError; ``decode(bytes) -> record`` raises DecodeError, and nothing else.
+    Neither blocks, except that an id unknown to a codec with a registry is looked up there once.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.schema = parsed(name)
+        registry = _registry()
+        self.schema_id = registry.register(name) if registry else fingerprint_id(self.schema)
+        self._header = bytes([MAGIC]) + self.schema_id.to_bytes(4, "big")
+        self._writers: dict[bytes, Any] = {self._header: self.schema}
+        for old in history(name):
+            self._writers.setdefault(bytes([MAGIC]) + fingerprint_id(old).to_bytes(4, "big"), old)
+
+    def encode(self, record: Record) -> bytes:
+        """The record in the Confluent wire format."""
+        out = BytesIO()
+        out.write(self._header)
+        try:
+            fastavro.schemaless_writer(out, self.schema, record)
+        except Exception as error:  # fastavro raises many types for a wrong value
+            raise EncodeError(f"{self.name}: {type(error).__name__}: {error}") from error
+        return out.getvalue()
+
+    def decode(self, data: bytes) -> Record:
+        """The record of these bytes, resolved from the writer's schema to ours; trailing bytes are an error."""
+        writer = self._writers.get(data[:HEADER_SIZE]) or self._find_writer(data)
+        body = BytesIO(data)
+        body.seek(HEADER_SIZE)
+        try:
+            record = (
+                fastavro.schemaless_reader(body, writer, None)
+                if writer is self.schema
+                else fastavro.schemaless_reader(body, writer, self.schema)
+            )
+        except Exception as error:  # corrupt bytes reach fastavro as many types of error
+            raise DecodeError(f"{self.name}: {type(error).__name__}: {error}") from error
+        if body.tell() != len(data):
+            raise DecodeError(f"{self.name}: {len(data) - body.tell()} bytes left over after the record")
+        return record  # pyright: ignore[reportReturnType]
+
+    def _find_writer(self, data: bytes) -> Any:
+        if len(data) < HEADER_SIZE:
+            raise DecodeError(f"{self.name}: {len(data)} bytes are too short for a record")
+        if data[0] != MAGIC:
+            raise DecodeError(f"{self.name}: first byte is {data[0]}, not {MAGIC}: not the Confluent wire format")
+        schema_id = int.from_bytes(data[1:HEADER_SIZE], "big")
+        registry = _registry()
+        if registry is None:
+            raise DecodeError(f"{self.name}: unknown schema id {schema_id}")
+        writer = registry.lookup(schema_id)
+        if writer.get("name", "").rpartition(".")[2] != self.name:
+            raise DecodeError(f"{self.name}: schema id {schema_id} is of record {writer.get('name')}")
+        self._writers[data[:HEADER_SIZE]] = writer
+        return writer
+
+
+@cache
+def codec(name: str) -> Codec:
+    """The codec of a record by its name, made once for each process."""
+    return Codec(name)
+
+
+def encoder(name: str) -> Callable[[Record], bytes]:
+    """``codec(name).encode``, for the hot path."""
+    return codec(name).encode
+
+
+class _Registry:
+    """The few calls that the codec makes to a schema registry."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+        except ImportError as error:
+            raise SchemaError("SCHEMA_REGISTRY_URL is set: install venue-mirror[registry]") from error
+        self._schema = Schema
+        self._client = SchemaRegistryClient({"url": url})
+
+    def register(self, name: str) -> int:
+        subject = f"venue_mirror.{name}"
+        try:
+            return self._client.register_schema(subject, self._schema(schema_text(name), "AVRO"))
+        except Exception as error:
+            raise SchemaError(f"the schema registry did not take {subject}: {error}") from error
+
+    def lookup(self, schema_id: int) -> Any:
+        try:
+            text = self._client.get_schema(schema_id).schema_str
+            return fastavro.parse_schema(json.loads(text or ""), named_schemas={})
+        except Exception as error:
+            raise DecodeError(f"schema id {schema_id} is not in the registry: {error}") from error
+
+
+@cache
+def _registry() -> _Registry | None:
+    url = os.environ.get("SCHEMA_REGISTRY_URL", "").strip()
+    return _Registry(url) if url else None

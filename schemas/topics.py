@@ -1,0 +1,50 @@
+"""The topic catalogue: the only place that says which topics exist, what they carry and how long it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+HOUR_MS = 3_600_000
+MARKET_PARTITIONS = 12
+"""Partitions of every topic keyed by venue|symbol. They are co-partitioned: one instrument has one number everywhere."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One Kafka topic: its name, the record it carries, what its key means, and its broker settings."""
+
+    name: str
+    record: str
+    key: str
+    partitions: int = MARKET_PARTITIONS
+    cleanup: str = "delete"
+    retention_ms: int = 6 * HOUR_MS
+    extra: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def config(self) -> dict[str, str]:
+        """Broker-side settings, as `topics apply` writes them."""
+        config = {"cleanup.policy": self.cleanup, "retention.ms": str(self.retention_ms)}
+        return config | self.extra
+
+
+LARGE_RECORDS = {"max.message.bytes": str(16 * 1024 * 1024)}
+"""Books can be deep (46,000 levels at Coinbase): a key frame is several megabytes."""
+
+INSTRUMENT = Topic("market.instrument", "Instrument", "venue|symbol", cleanup="compact", retention_ms=-1)
+BOOK = Topic("market.book", "BookEvent", "venue|symbol", extra=LARGE_RECORDS)
+STATUS = Topic("market.status", "BookStatus", "venue|symbol", cleanup="compact", retention_ms=-1)
+TRADE = Topic("market.trade", "Trade", "venue|symbol", retention_ms=24 * HOUR_MS)
+TICKER = Topic("market.ticker", "Ticker", "venue|symbol")
+BBO = Topic("derived.bbo", "Bbo", "venue|symbol", retention_ms=HOUR_MS)
+PROOF = Topic("derived.proof", "BookProof", "venue|symbol", retention_ms=24 * HOUR_MS)
+DEAD_LETTER = Topic("dead.letter", "DeadLetter", "source topic", partitions=1, retention_ms=7 * 24 * HOUR_MS)
+
+TOPICS: dict[str, Topic] = {
+    t.name: t for t in (INSTRUMENT, BOOK, STATUS, TRADE, TICKER, BBO, PROOF, DEAD_LETTER)
+}
+
+
+def market_key(venue: str, symbol: str) -> str:
+    """The key of every record about one instrument."""
+    return f"{venue}|{symbol}"
