@@ -1,0 +1,23 @@
+"""Binance COIN-M futures. Source: Binance COIN-M Futures, "Websocket Market Streams", "Exchange Information"."""
+
+from __future__ import annotations
+
+from collectors.cex.binance_usdm import BinanceUsdM
+from collectors.venue import Limits
+
+
+class BinanceCoinM(BinanceUsdM):
+    """Inverse futures: the frames and the chain of USD-M; sizes are contracts worth ``contract_size`` of the quote."""
+
+    id = "binance-coinm"
+    rest_url = "https://dapi.binance.com"
+    ws_url = "wss://dstream.binance.com"
+    limits = Limits(
+        instruments_per_connection=60,
+        instruments_per_request=60,
+        request_interval_s=0.15,
+        connect_interval_s=1.1,
+        rest_weight_per_minute=1800,
+    )
+    prefix = "/dapi/v1"
+    chain = "ps"

@@ -1,0 +1,216 @@
+"""Records out: builds, encodes and hands over, and says so when Kafka is behind.
+
+Every method returns whether the record was taken. It is not when the queue to Kafka is full; the caller then decides
+what becomes of the book. Statuses may use a reserve of the queue that books may not, so that a book can still say GAP.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from bus.errors import QueueFull
+from collectors.events import TickerEvent, TradeEvent
+from collectors.metrics import Counts
+from schemas.codec import codec
+from schemas.topics import BOOK, DEAD_LETTER, INSTRUMENT, STATUS, TICKER, TRADE, market_key
+
+if TYPE_CHECKING:
+    from collectors.venue import Listing
+    from collectors.worker import BookWorker
+
+log = logging.getLogger(__name__)
+
+Send = Callable[[str, str, bytes], object]
+"""``send(topic, key, value)``: takes it without blocking, or raises QueueFull."""
+
+PAYLOAD_MAX = 65_536
+CHECK_EVERY = 128
+"""Records between two looks at the length of the queue."""
+
+
+class Publisher:
+    """Writes one venue's records through ``send``.
+
+    ``waiting`` tells how many records wait for Kafka; above ``limit`` the publisher is congested and refuses
+    everything but statuses until fewer than half of it wait.
+    """
+
+    def __init__(
+        self,
+        venue: str,
+        send: Send,
+        counts: Counts,
+        *,
+        owner: str = "",
+        waiting: Callable[[], int] = int,
+        limit: int = 200_000,
+    ) -> None:
+        self.venue = venue
+        self.owner = owner
+        self.counts = counts
+        self.congested = False
+        self._send = send
+        self._waiting = waiting
+        self._limit = limit
+        self._until_check = CHECK_EVERY
+        self._encode_book = codec("BookEvent").encode
+        self._encode_status = codec("BookStatus").encode
+        self._encode_trade = codec("Trade").encode
+        self._encode_ticker = codec("Ticker").encode
+        self._encode_instrument = codec("Instrument").encode
+        self._encode_dead_letter = codec("DeadLetter").encode
+
+    def check_queue(self) -> bool:
+        """Look at the queue's length now; gives whether books may be written."""
+        waiting = self._waiting()
+        if self.congested:
+            self.congested = waiting > self._limit // 2
+        elif waiting >= self._limit:
+            self.congested = True
+            log.warning("%s: kafka is behind: %d records wait", self.venue, waiting)
+        return not self.congested
+
+    def book(
+        self,
+        worker: BookWorker,
+        kind: str,
+        prev_seq: int,
+        bid_prices: Sequence[int],
+        bid_sizes: Sequence[int],
+        ask_prices: Sequence[int],
+        ask_sizes: Sequence[int],
+        checksum: int | None = None,
+    ) -> bool:
+        """Write a SNAPSHOT, DELTA or KEYFRAME at the worker's epoch, index and sequence. EncodeError: beyond 64 bits."""
+        self._until_check -= 1
+        if not self._until_check:
+            self._until_check = CHECK_EVERY
+            self.check_queue()
+        if self.congested:
+            return False
+        value = self._encode_book(
+            {
+                "venue": self.venue,
+                "symbol": worker.symbol,
+                "kind": kind,
+                "epoch": worker.epoch,
+                "index": worker.index,
+                "venue_seq": worker.last_seq,
+                "venue_prev_seq": prev_seq,
+                "ts_venue_us": worker.ts_venue_us,
+                "ts_received_ns": worker.ts_received_ns,
+                "price_exp": worker.prices.exponent,
+                "size_exp": worker.sizes.exponent,
+                "bid_prices": bid_prices,
+                "bid_sizes": bid_sizes,
+                "ask_prices": ask_prices,
+                "ask_sizes": ask_sizes,
+                "venue_checksum": checksum,
+            }
+        )
+        return self._put(BOOK.name, worker.key, value)
+
+    def status(self, worker: BookWorker, reason: str) -> bool:
+        """Write the worker's state."""
+        return self.status_of(worker.symbol, worker.state, reason, worker.epoch, worker.since_ns)
+
+    def status_of(self, symbol: str, state: str, reason: str, epoch: int, since_ns: int) -> bool:
+        """Write the state of a book, also one that has no worker (a delisting found at the start)."""
+        record = {
+            "venue": self.venue,
+            "symbol": symbol,
+            "state": state,
+            "reason": reason[:500],
+            "epoch": epoch,
+            "since_ns": since_ns,
+            "owner": self.owner,
+        }
+        taken = self._put(STATUS.name, market_key(self.venue, symbol), self._encode_status(record))
+        self.counts.statuses += taken
+        return taken
+
+    def trade(self, worker: BookWorker, event: TradeEvent, price: int, size: int, ts_received_ns: int) -> bool:
+        """Write one trade; a refused one is counted as dropped."""
+        if self.congested:
+            self.counts.dropped += 1
+            return False
+        value = self._encode_trade(
+            {
+                "venue": self.venue,
+                "symbol": worker.symbol,
+                "trade_id": event.trade_id,
+                "taker_side": event.taker_side,
+                "price": price,
+                "size": size,
+                "price_exp": worker.prices.exponent,
+                "size_exp": worker.sizes.exponent,
+                "ts_venue_us": event.ts_venue_us,
+                "ts_received_ns": ts_received_ns,
+            }
+        )
+        taken = self._put(TRADE.name, worker.key, value)
+        self.counts.trades += taken
+        self.counts.dropped += not taken
+        return taken
+
+    def ticker(self, worker: BookWorker, event: TickerEvent, mantissas: Sequence[int], ts_received_ns: int) -> bool:
+        """Write the venue's own best bid and offer, given as (bid price, bid size, ask price, ask size)."""
+        if self.congested:
+            self.counts.dropped += 1
+            return False
+        value = self._encode_ticker(
+            {
+                "venue": self.venue,
+                "symbol": worker.symbol,
+                "venue_seq": event.seq,
+                "bid_price": mantissas[0],
+                "bid_size": mantissas[1],
+                "ask_price": mantissas[2],
+                "ask_size": mantissas[3],
+                "price_exp": worker.prices.exponent,
+                "size_exp": worker.sizes.exponent,
+                "ts_venue_us": event.ts_venue_us,
+                "ts_received_ns": ts_received_ns,
+            }
+        )
+        taken = self._put(TICKER.name, worker.key, value)
+        self.counts.tickers += taken
+        self.counts.dropped += not taken
+        return taken
+
+    def instrument(self, listing: Listing, state: str, ts_ns: int) -> bool:
+        """Write an instrument in this state."""
+        record = {name: getattr(listing, name) for name in listing.__dataclass_fields__}
+        record |= {"venue": self.venue, "state": state, "ts_ns": ts_ns}
+        key = market_key(self.venue, listing.symbol)
+        taken = self._put(INSTRUMENT.name, key, self._encode_instrument(record))
+        self.counts.instruments_changed += taken
+        return taken
+
+    def dead_letter(self, payload: bytes, error: str, ts_ns: int) -> bool:
+        """Write bytes that nobody could read; at most the first PAYLOAD_MAX of them."""
+        self.counts.dead_letters += 1
+        record = {
+            "source_topic": self.venue,
+            "source_partition": -1,
+            "source_offset": -1,
+            "error": error[:1000],
+            "payload": payload[:PAYLOAD_MAX],
+            "payload_size": len(payload),
+            "ts_ns": ts_ns,
+        }
+        taken = not self.congested and self._put(DEAD_LETTER.name, self.venue, self._encode_dead_letter(record))
+        self.counts.dropped += not taken
+        return taken
+
+    def _put(self, topic: str, key: str, value: bytes) -> bool:
+        try:
+            self._send(topic, key, value)
+        except QueueFull:
+            if not self.congested:
+                self.congested = True
+                log.warning("%s: the queue to kafka is full", self.venue)
+            return False
+        return True

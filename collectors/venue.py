@@ -1,0 +1,175 @@
+"""The interface between a venue's file and the shared machinery: all that a venue must say about itself.
+
+A venue is one file in ``collectors/cex``: a subclass of Venue, sans-I/O. It gives paths, frames and limits, and turns
+bytes into events; it never opens a socket, sleeps or looks at a clock. Sockets, REST, reconnects, throttles, watchdogs
+and metrics are shared. See ADDING_A_VENUE.md.
+
+Promise of every parsing method: MalformedFrame is the only error it raises, whatever the bytes are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar
+
+from collectors.errors import MalformedFrame, UnknownVenue
+from collectors.events import (
+    BookDelta,
+    BookSnapshot,
+    Event,
+    Level,
+    Reply,
+    StreamBroken,
+    TickerEvent,
+    TradeEvent,
+)
+from collectors.sync_rules import PredecessorChain, RangeChain, SyncRule, Verdict
+
+__all__ = [
+    "BookDelta", "BookSnapshot", "Event", "Level", "Limits", "Listing", "MalformedFrame", "Parser",
+    "PredecessorChain", "RangeChain", "Reply", "RestRequest", "StreamBroken", "SyncRule", "TickerEvent",
+    "TradeEvent", "UnknownVenue", "Venue", "Verdict", "adapter", "adapter_ids",
+]  # fmt: skip
+
+Parser = Callable[[bytes], Sequence[Event]]
+
+
+@dataclass(frozen=True, slots=True)
+class RestRequest:
+    """A GET below the venue's REST address; ``weight`` counts against Limits.rest_weight_per_minute."""
+
+    path: str
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the venue tolerates. Times in seconds."""
+
+    instruments_per_connection: int
+    instruments_per_request: int
+    """In one subscription frame."""
+    request_interval_s: float
+    """Between two frames that we send on one connection, evenly: venues count bursts."""
+    connect_interval_s: float
+    """Between two connections that we open."""
+    rest_weight_per_minute: int
+    rest_concurrency: int = 4
+    heartbeat_s: float = 15
+    """Silence after which the connection is pinged."""
+    reply_timeout_s: float = 10
+    """For an answer to a subscription; 0: the venue gives none, a sent subscription counts as taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One instrument as the venue describes it: the fields of the Instrument record that are the venue's to say."""
+
+    native_id: str
+    symbol: str
+    base: str
+    quote: str
+    kind: str
+    tick_size: str
+    lot_size: str
+    state: str = "TRADING"
+    settle: str | None = None
+    inverse: bool = False
+    min_size: str | None = None
+    min_notional: str | None = None
+    contract_size: str | None = None
+    maker_fee_bps: str | None = None
+    taker_fee_bps: str | None = None
+    expiry_us: int | None = None
+
+
+class Venue(ABC):
+    """One venue's protocol. Stateless; what depends on a connection lives in what ``connection()`` gives."""
+
+    id: ClassVar[str]
+    rest_url: ClassVar[str]
+    """Public endpoint, without a slash at the end; the settings may override it, as they may ``ws_url``."""
+    ws_url: ClassVar[str]
+    limits: ClassVar[Limits]
+
+    def __init__(self, *, tickers: bool = False) -> None:
+        self.tickers = tickers
+        """Whether to subscribe to the venue's own best bid and offer too."""
+
+    @abstractmethod
+    def instruments_request(self) -> RestRequest:
+        """The call that lists every instrument."""
+
+    @abstractmethod
+    def parse_instruments(self, body: bytes) -> list[Listing]:
+        """Its answer. An entry that cannot be read or named is left out, so that one bad symbol hides no other."""
+
+    def snapshot_request(self, native: str) -> RestRequest:
+        """The call for one whole book, where the sync rule takes snapshots from REST."""
+        raise NotImplementedError(f"{self.id} sends its snapshots in the stream")
+
+    def parse_snapshot(self, native: str, body: bytes) -> BookSnapshot:
+        """Its answer."""
+        raise NotImplementedError(f"{self.id} sends its snapshots in the stream")
+
+    @abstractmethod
+    def rule(self, native: str) -> SyncRule:
+        """How this book synchronises; a shared object where the rule has no memory."""
+
+    def ws_path(self) -> str:
+        """Path and query below ``ws_url``."""
+        return ""
+
+    @abstractmethod
+    def subscribe(self, natives: Sequence[str], request_id: int) -> bytes:
+        """The frame that subscribes these instruments (at most Limits.instruments_per_request)."""
+
+    @abstractmethod
+    def unsubscribe(self, natives: Sequence[str], request_id: int) -> bytes:
+        """The frame that cancels them."""
+
+    @abstractmethod
+    def parse(self, frame: bytes) -> Sequence[Event]:
+        """The events of one received frame, in order; none for a frame that says nothing about books or trades."""
+
+    def connection(self) -> Parser:
+        """The parser of one new connection; override where frames only make sense with what came before them."""
+        return self.parse
+
+    def heartbeat(self) -> bytes | None:
+        """A frame that keeps the connection alive; None: the websocket's own ping does."""
+        return None
+
+    @classmethod
+    def sniff(cls, frames: Sequence[bytes]) -> bool:
+        """Whether these received frames (and REST answers) are of this venue: how a capture finds its adapter."""
+        return False
+
+
+@cache
+def _registry() -> dict[str, type[Venue]]:
+    found: dict[str, type[Venue]] = {}
+    package = importlib.import_module("collectors.cex")
+    for module in pkgutil.iter_modules(package.__path__):
+        for value in vars(importlib.import_module(f"collectors.cex.{module.name}")).values():
+            if isinstance(value, type) and issubclass(value, Venue) and "id" in vars(value):
+                found[value.id] = value
+    return dict(sorted(found.items()))
+
+
+def adapter_ids() -> tuple[str, ...]:
+    """The ids of all adapters: every Venue with an ``id`` in a module of collectors/cex is registered by being there."""
+    return tuple(_registry())
+
+
+def adapter(name: str) -> type[Venue]:
+    """The adapter of this id; raises UnknownVenue."""
+    try:
+        return _registry()[name]
+    except KeyError:
+        raise UnknownVenue(f"no adapter named {name!r}; there are: {', '.join(_registry())}") from None
