@@ -1,0 +1,98 @@
+"""Where Kafka is, and how to talk to it: one place for addresses and security settings."""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+from typing import Any
+
+from bus.broker import EmbeddedBroker
+from bus.errors import BrokerUnreachable, BusError
+from config.settings import KafkaSettings, Settings
+
+log = logging.getLogger(__name__)
+
+
+def configured_bootstrap(settings: Settings) -> str:
+    """The address that the user named (settings, then KAFKA_BOOTSTRAP_SERVERS); empty: use the embedded broker."""
+    return settings.kafka.bootstrap_servers or os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "").strip()
+
+
+def bootstrap(settings: Settings) -> str:
+    """The address of Kafka; raises BrokerUnreachable when none is named and no embedded broker runs."""
+    if address := configured_bootstrap(settings):
+        return address
+    status = EmbeddedBroker(settings.broker).status()
+    if status is None:
+        raise BrokerUnreachable(
+            f"no Kafka: KAFKA_BOOTSTRAP_SERVERS is not set and no embedded broker runs in {settings.broker.data_dir}; "
+            "start one with: venue-mirror broker start"
+        )
+    return status.bootstrap
+
+
+def password(kafka: KafkaSettings) -> str:
+    """The SASL password, read from its file; raises BusError naming the file, never the password."""
+    if kafka.sasl_password_file is None:
+        return ""
+    try:
+        return kafka.sasl_password_file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BusError(f"cannot read kafka.sasl_password_file {kafka.sasl_password_file}: {error}") from error
+
+
+def _log_error(error: Any) -> None:
+    log.warning("kafka: %s", error)
+
+
+def client_config(settings: Settings) -> dict[str, Any]:
+    """librdkafka's settings for the address and the security of every client."""
+    kafka = settings.kafka
+    config: dict[str, Any] = {
+        "bootstrap.servers": bootstrap(settings),
+        "security.protocol": kafka.security_protocol,
+        # librdkafka would write a line to stderr at each of its twenty attempts a second while a broker is away;
+        # the log gets one line a change instead.
+        "log_level": 0,
+        "error_cb": _log_error,
+    }
+    for name, value in (
+        ("ssl.ca.location", kafka.ssl_ca_file),
+        ("ssl.certificate.location", kafka.ssl_certificate_file),
+        ("ssl.key.location", kafka.ssl_key_file),
+    ):
+        if value is not None:
+            config[name] = str(value)
+    if kafka.security_protocol.startswith("SASL"):
+        config["sasl.mechanism"] = kafka.sasl_mechanism or "SCRAM-SHA-512"
+        config["sasl.username"] = kafka.sasl_username
+        config["sasl.password"] = password(kafka)
+    return config
+
+
+def ssl_context(kafka: KafkaSettings) -> ssl.SSLContext | None:
+    """The same for clients that take an SSLContext (aiokafka, under Faust); None without TLS."""
+    if not kafka.security_protocol.endswith("SSL"):
+        return None
+    context = ssl.create_default_context(cafile=str(kafka.ssl_ca_file) if kafka.ssl_ca_file else None)
+    if kafka.ssl_certificate_file is not None:
+        context.load_cert_chain(str(kafka.ssl_certificate_file), str(kafka.ssl_key_file) if kafka.ssl_key_file else None)
+    return context
+
+
+def require_broker(settings: Settings, timeout_s: float = 10) -> str:
+    """Wait until a broker answers; gives its address. Blocks up to ``timeout_s``; raises BrokerUnreachable."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    config = client_config(settings)
+    admin = AdminClient({**config, "error_cb": lambda _: None})
+    try:
+        admin.list_topics(timeout=timeout_s)
+    except KafkaException as error:
+        raise BrokerUnreachable(
+            f"no Kafka broker answers at {config['bootstrap.servers']} within {timeout_s:g} s ({error.args[0].str()}); "
+            "check the address in KAFKA_BOOTSTRAP_SERVERS, or unset it and run: venue-mirror broker start"
+        ) from None
+    return config["bootstrap.servers"]

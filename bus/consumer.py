@@ -1,0 +1,146 @@
+"""Records in from Kafka: a reader of whole topics without a group, and a member of a group that is handed work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+from bus.connection import client_config
+from bus.errors import BusError
+from config.settings import Settings
+
+Position = tuple[str, int]
+"""(topic, partition)"""
+
+FAST = {
+    "fetch.min.bytes": 1,
+    "fetch.wait.max.ms": 100,
+    "fetch.error.backoff.ms": 5,
+    "fetch.queue.backoff.ms": 5,
+    "fetch.message.max.bytes": 16 * 1024 * 1024,
+    "enable.auto.commit": False,
+    "enable.partition.eof": False,
+}
+
+
+class TailReader:
+    """Reads all partitions of some topics by manual assignment: no group, no rebalance, nothing committed.
+
+    ``start``: ``beginning``, ``end``, or offsets by (topic, partition) (missing ones begin at the beginning).
+    Raises BusError when a topic does not exist. The constructor blocks while it asks for offsets.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topics: Iterable[str],
+        *,
+        start: Literal["beginning", "end"] | Mapping[Position, int] = "beginning",
+    ) -> None:
+        from confluent_kafka import Consumer, TopicPartition
+
+        self._consumer = Consumer({**client_config(settings), **FAST, "group.id": "venue-mirror-tail"})
+        self._positions: dict[Position, int] = {}
+        self._partitions: list[Position] = []
+        metadata = self._consumer.list_topics(timeout=30).topics
+        for topic in topics:
+            if topic not in metadata or not metadata[topic].partitions:
+                self._consumer.close()
+                raise BusError(f"the topic {topic} does not exist; create it with: venue-mirror topics apply")
+            self._partitions += [(topic, p) for p in sorted(metadata[topic].partitions)]
+        for position in self._partitions:
+            low, high = self._watermarks(position)
+            if isinstance(start, Mapping):
+                self._positions[position] = max(low, start.get(position, low))
+            else:
+                self._positions[position] = high if start == "end" else low
+        self._consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in self._positions.items()])
+
+    def _watermarks(self, position: Position) -> tuple[int, int]:
+        from confluent_kafka import TopicPartition
+
+        answer = self._consumer.get_watermark_offsets(TopicPartition(*position), timeout=30)
+        if answer is None:
+            raise BusError(f"no offsets for {position[0]}[{position[1]}] within 30 s")
+        return answer
+
+    @property
+    def positions(self) -> dict[Position, int]:
+        """The next offset to read of each partition."""
+        return dict(self._positions)
+
+    def poll(self, max_records: int = 1000, timeout_s: float = 0.1) -> list[Any]:
+        """The next records (confluent_kafka.Message), without errors; waits up to ``timeout_s`` for the first."""
+        messages: list[Any] = []
+        for message in self._consumer.consume(max_records, timeout_s):
+            if (error := message.error()) is not None:
+                if error.fatal():
+                    raise BusError(f"reading Kafka failed: {error}")
+                continue  # a broker that restarts: librdkafka retries by itself
+            self._positions[(message.topic(), message.partition())] = message.offset() + 1
+            messages.append(message)
+        return messages
+
+    def ends(self) -> dict[Position, int]:
+        """The offset behind the last record of each partition, asked now; blocks."""
+        return {position: self._watermarks(position)[1] for position in self._partitions}
+
+    def read_to_end(self, timeout_s: float = 60) -> list[Any]:
+        """Every record up to where the log ended when this was called; raises BusError when that takes too long."""
+        import time
+
+        ends, out = self.ends(), list[Any]()
+        deadline = time.monotonic() + timeout_s
+        while any(self._positions[p] < end for p, end in ends.items()):
+            if time.monotonic() > deadline:
+                raise BusError(f"the end of the log was not reached within {timeout_s:g} s")
+            batch = self.poll(5000, 0.2)
+            out += batch
+            if not batch:  # compaction or an aborted batch can leave no record before the end
+                for position, end in ends.items():
+                    at = self._consumer.position([self._topic_partition(position)])[0].offset
+                    if at >= end:
+                        self._positions[position] = at
+        return out
+
+    @staticmethod
+    def _topic_partition(position: Position) -> Any:
+        from confluent_kafka import TopicPartition
+
+        return TopicPartition(*position)
+
+    def close(self) -> None:
+        """Leave; the reader is of no use afterwards."""
+        self._consumer.close()
+
+
+def group_consumer(
+    settings: Settings,
+    group: str,
+    topics: list[str],
+    *,
+    on_assign: Callable[[Any, list[Any]], None],
+    on_revoke: Callable[[Any, list[Any]], None],
+    on_lost: Callable[[Any, list[Any]], None] | None = None,
+    session_timeout_ms: int = 6000,
+) -> Any:
+    """A confluent_kafka.Consumer subscribed as a member of ``group``; callbacks run inside its poll().
+
+    Cooperative: a rebalance takes away only what moves. A member that dies silently is noticed after
+    ``session_timeout_ms``.
+    """
+    from confluent_kafka import Consumer
+
+    consumer = Consumer(
+        {
+            **client_config(settings),
+            **FAST,
+            "group.id": group,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": session_timeout_ms,
+            "heartbeat.interval.ms": max(300, session_timeout_ms // 6),
+            "auto.offset.reset": "earliest",
+        }
+    )
+    consumer.subscribe(topics, on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost or on_revoke)
+    return consumer

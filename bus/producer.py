@@ -1,0 +1,77 @@
+"""Records out to Kafka: idempotent, compressed, bounded, and loud about what was not delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bus.connection import client_config
+from bus.errors import DeliveryFailed, QueueFull
+from config.settings import Settings
+
+DeliveryCallback = Callable[[Any, Any], None]
+"""``callback(error or None, message)``, called inside poll() and flush()."""
+
+
+class Producer:
+    """A confluent-kafka producer with our rules: acks=all, idempotent, lz4, keys hashed as Java and Faust hash them.
+
+    At most ``queue_max`` records wait; ``send`` never blocks. Call ``poll`` regularly: it serves delivery reports.
+    Not to be shared by processes; threads may share it.
+    """
+
+    def __init__(self, settings: Settings, *, queue_max: int = 200_000, linger_ms: int = 5) -> None:
+        from confluent_kafka import Producer as RdProducer
+
+        self.failed = 0
+        """Records that Kafka did not take, after all retries."""
+        self.first_failure = ""
+        self.delivered = 0
+        self._on_delivery = self._count
+        self._producer = RdProducer(
+            {
+                **client_config(settings),
+                "enable.idempotence": True,
+                "acks": "all",
+                "compression.type": "lz4",
+                "linger.ms": linger_ms,
+                "batch.size": 512 * 1024,
+                "partitioner": "murmur2_random",
+                "queue.buffering.max.messages": queue_max,
+                "queue.buffering.max.kbytes": 1024 * 1024,
+                "message.max.bytes": 16 * 1024 * 1024,
+                "delivery.timeout.ms": 120_000,
+            }
+        )
+        self._produce = self._producer.produce
+
+    def send(self, topic: str, key: str, value: bytes | None, on_delivery: DeliveryCallback | None = None) -> None:
+        """Queue one record (``None``: a tombstone). Never blocks; raises QueueFull when the queue is."""
+        try:
+            self._produce(topic, value, key, on_delivery=on_delivery or self._on_delivery)
+        except BufferError:
+            raise QueueFull(f"{len(self._producer)} records wait for Kafka") from None
+
+    def poll(self, timeout_s: float = 0) -> int:
+        """Serve delivery reports, waiting up to ``timeout_s`` for the first; gives how many were served."""
+        return self._producer.poll(timeout_s)
+
+    def flush(self, timeout_s: float = 30) -> int:
+        """Wait until all is delivered or the time is over; gives how many records still wait."""
+        return self._producer.flush(timeout_s)
+
+    def raise_failures(self) -> None:
+        """Raise DeliveryFailed when any record was refused for good."""
+        if self.failed:
+            raise DeliveryFailed(f"{self.failed} records were not taken by Kafka; the first: {self.first_failure}")
+
+    def __len__(self) -> int:
+        return len(self._producer)
+
+    def _count(self, error: Any, message: Any) -> None:
+        if error is None:
+            self.delivered += 1
+            return
+        self.failed += 1
+        if not self.first_failure:
+            self.first_failure = f"{message.topic()}: {error}"

@@ -1,0 +1,122 @@
+"""Creating and comparing the topics of the catalogue. Nothing is ever shrunk or deleted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bus.connection import client_config
+from bus.errors import BusError, TopicMismatch
+from config.settings import Settings
+from schemas.topics import MARKET_PARTITIONS, TOPICS, Topic
+
+TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How one topic on the broker differs from the catalogue."""
+
+    topic: str
+    what: str
+    refused: bool = False
+    """True: `apply` will not change it (partitions that exist carry keys; another number would move them)."""
+
+
+def wanted_partitions(topic: Topic, settings: Settings) -> int:
+    """The partitions that this deployment wants: topics keyed by instrument follow kafka.market_partitions."""
+    return settings.kafka.market_partitions if topic.partitions == MARKET_PARTITIONS else topic.partitions
+
+
+def _admin(settings: Settings) -> Any:
+    from confluent_kafka.admin import AdminClient
+
+    return AdminClient(client_config(settings))
+
+
+def differences(settings: Settings, admin: Any = None) -> list[Difference]:
+    """Everything in which the broker differs from the catalogue; blocks while it asks."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import ConfigResource, ResourceType
+
+    admin = admin or _admin(settings)
+    try:
+        present = admin.list_topics(timeout=TIMEOUT_S).topics
+        names = [name for name in TOPICS if name in present]
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+        futures = admin.describe_configs(resources) if resources else {}
+        configs = {r.name: f.result(timeout=TIMEOUT_S) for r, f in futures.items()}
+    except KafkaException as error:
+        raise BusError(f"cannot read the topics: {error}") from error
+    found: list[Difference] = []
+    for topic in TOPICS.values():
+        if topic.name not in configs:
+            found.append(Difference(topic.name, "missing"))
+            continue
+        have, want = len(present[topic.name].partitions), wanted_partitions(topic, settings)
+        if have != want:
+            text = f"has {have} partitions, the catalogue says {want}"
+            found.append(Difference(topic.name, text, refused=True))
+        for key, value in topic.config.items():
+            entry = configs[topic.name].get(key)
+            if entry is not None and entry.value != value:
+                found.append(Difference(topic.name, f"{key} is {entry.value}, the catalogue says {value}"))
+    return found
+
+
+def check(settings: Settings) -> list[str]:
+    """Problems, one a line; empty when the broker is as the catalogue says."""
+    return [f"{d.topic}: {d.what}" for d in differences(settings)]
+
+
+def apply(settings: Settings) -> list[str]:
+    """Create what is missing and set what differs; gives a line for each thing done.
+
+    Raises TopicMismatch, before anything is changed, when a topic has another number of partitions than wanted.
+    """
+    from confluent_kafka import KafkaError, KafkaException
+    from confluent_kafka.admin import (
+        AlterConfigOpType,
+        ConfigEntry,
+        ConfigResource,
+        NewTopic,
+        ResourceType,
+    )
+
+    admin = _admin(settings)
+    found = differences(settings, admin)
+    if refused := [f"{d.topic} {d.what}" for d in found if d.refused]:
+        raise TopicMismatch(
+            "refused to change partitions, because keys would move: "
+            + "; ".join(refused)
+            + ". Set kafka.market_partitions to what the broker has, or use a new cluster"
+        )
+    done: list[str] = []
+    missing = [TOPICS[d.topic] for d in found if d.what == "missing"]
+    if missing:
+        new = [
+            NewTopic(t.name, wanted_partitions(t, settings), settings.kafka.replication_factor, config=t.config)
+            for t in missing
+        ]
+        for name, future in admin.create_topics(new, operation_timeout=TIMEOUT_S).items():
+            try:
+                future.result(timeout=TIMEOUT_S)
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
+                    continue
+                raise BusError(f"cannot create {name}: {error}") from error
+            done.append(f"created {name}")
+    changed = {d.topic for d in found if d.what != "missing"}
+    for name in sorted(changed):
+        entries = [
+            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+            for key, value in TOPICS[name].config.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
+        for future in admin.incremental_alter_configs([resource]).values():
+            try:
+                future.result(timeout=TIMEOUT_S)
+            except KafkaException as error:
+                raise BusError(f"cannot change {name}: {error}") from error
+        done.append(f"changed {name}: " + ", ".join(d.what for d in found if d.topic == name))
+    return done
