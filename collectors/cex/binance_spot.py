@@ -22,8 +22,8 @@ class BinanceSpot(BinanceVenue):
     )
     prefix = "/api/v3"
     depth_stream = "depth@100ms"
-    depth_limit = 5000
-    depth_weight = 250
+    depth_limit = 1000  # 5,000 would cost five times the weight: hours for all pairs
+    depth_weight = 50
     info_weight = 20
     sync_rule = RangeChain()
     chain = "U"

@@ -1,0 +1,298 @@
+"""Websocket connections to one venue: opened in turn, subscribed in batches inside its limits, replaced when they fail.
+
+Each connection holds up to Limits.instruments_per_connection instruments. Frames are handled inside the socket's own
+callback: no queue stands between the wire and the worker, so a slow process slows the sender down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import picows
+
+from collectors.events import Reply
+from collectors.metrics import Counts
+from collectors.pipeline import Pipeline
+from collectors.venue import Venue
+
+log = logging.getLogger(__name__)
+
+FIRST_BACKOFF_S = 0.25
+LONGEST_BACKOFF_S = 30.0
+REFUSED_RETRY_S = 60.0
+MAX_FRAME = 64 * 1024 * 1024
+
+
+class _Listener(picows.WSListener):
+    """One open socket; hands whole messages on."""
+
+    def __init__(self, receive: Callable[[bytes, int], None]) -> None:
+        self._receive = receive
+        self._parts: list[bytes] = []
+        self.last_frame_s = time.monotonic()
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        kind = frame.msg_type
+        if kind in (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION):
+            self.last_frame_s = time.monotonic()
+            payload = frame.get_payload_as_bytes()
+            if not frame.fin:
+                self._parts.append(payload)
+                if sum(map(len, self._parts)) > MAX_FRAME:
+                    transport.disconnect()
+                return
+            if self._parts:
+                payload = b"".join([*self._parts, payload])
+                self._parts.clear()
+            self._receive(payload, time.time_ns())
+        elif kind is picows.WSMsgType.CLOSE:
+            transport.send_close(picows.WSCloseCode.OK)
+            transport.disconnect()
+
+
+class Connection:
+    """One websocket and the instruments on it. ``run`` keeps it open until cancelled."""
+
+    def __init__(self, pool: ConnectionPool, number: int) -> None:
+        self._pool = pool
+        self.number = number
+        self.natives: set[str] = set()
+        self._to_subscribe: deque[str] = deque()
+        self._to_unsubscribe: deque[str] = deque()
+        self._wake = asyncio.Event()
+        self._replies: dict[int, tuple[asyncio.Future[str], list[str]]] = {}
+        self._next_id = 1
+        self._transport: picows.WSTransport | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the socket is connected now."""
+        return self._transport is not None
+
+    def add(self, native: str) -> None:
+        """Put an instrument on this connection; it is subscribed as the limits allow."""
+        self.natives.add(native)
+        self._to_subscribe.append(native)
+        self._wake.set()
+
+    def remove(self, native: str) -> None:
+        """Take it off."""
+        self.natives.discard(native)
+        if self._transport is not None:
+            self._to_unsubscribe.append(native)
+            self._wake.set()
+
+    def break_off(self, reason: str) -> None:
+        """Close the socket because what it sends cannot be trusted; it is opened again."""
+        log.warning("%s: connection %d closed: %s", self._pool.name, self.number, reason)
+        if self._transport is not None:
+            self._transport.disconnect()
+
+    async def run(self) -> None:
+        """Connect, subscribe, watch; again after every loss, with jitter and backoff."""
+        pool, backoff_s = self._pool, FIRST_BACKOFF_S
+        while True:
+            await pool.connect_turn()
+            try:
+                transport, listener = await self._open()
+            except (OSError, picows.WSError, TimeoutError) as error:
+                pool.counts.connection_errors += 1
+                log.warning("%s: %s: %s", pool.name, pool.url, error)
+                await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+                backoff_s = min(LONGEST_BACKOFF_S, backoff_s * 2)
+                continue
+            self._transport = transport
+            self._to_unsubscribe.clear()
+            self._to_subscribe = deque(sorted(self.natives))
+            opened_s = time.monotonic()
+            pool.connected.set()
+            feeder = asyncio.create_task(self._feed(transport))
+            watcher = asyncio.create_task(self._watch(transport, listener))
+            try:
+                await transport.wait_disconnected()
+            finally:
+                feeder.cancel()
+                watcher.cancel()
+                self._transport = None
+                for future, _ in self._replies.values():
+                    future.cancel()
+                self._replies.clear()
+                transport.disconnect()
+            pool.counts.reconnects += 1
+            for native in sorted(self.natives):
+                if (worker := pool.pipeline.workers.get(native)) is not None:
+                    worker.on_stream_lost("the connection was lost")
+            if time.monotonic() - opened_s > 60:
+                backoff_s = FIRST_BACKOFF_S
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))  # noqa: S311
+            backoff_s = min(LONGEST_BACKOFF_S, backoff_s * 2)
+
+    async def _open(self) -> tuple[picows.WSTransport, _Listener]:
+        pool = self._pool
+        receive = pool.pipeline.receiver(pool.venue.connection(), self._on_reply, self.break_off)
+        transport, listener = await picows.ws_connect(
+            lambda: _Listener(receive),
+            pool.url,
+            enable_auto_ping=True,
+            auto_ping_idle_timeout=pool.venue.limits.heartbeat_s,
+            auto_ping_reply_timeout=pool.venue.limits.heartbeat_s,
+            max_frame_size=MAX_FRAME,
+            disconnect_on_exception=False,
+            logger_name="stream",
+        )
+        assert isinstance(listener, _Listener)
+        return transport, listener
+
+    def _on_reply(self, reply: Reply) -> None:
+        waiting = self._replies.get(reply.request_id)
+        if waiting is not None and not waiting[0].done():
+            waiting[0].set_result(reply.error)
+
+    async def _feed(self, transport: picows.WSTransport) -> None:
+        """Send subscriptions and cancellations, one frame a request_interval_s."""
+        limits = self._pool.venue.limits
+        while True:
+            if not self._to_subscribe and not self._to_unsubscribe:
+                self._wake.clear()
+                await self._wake.wait()
+            if self._to_unsubscribe:
+                batch = _take(self._to_unsubscribe, limits.instruments_per_request)
+                batch = [n for n in batch if n not in self.natives]
+                if batch:
+                    transport.send(picows.WSMsgType.TEXT, self._pool.venue.unsubscribe(batch, self._id()))
+            else:
+                batch = [n for n in _take(self._to_subscribe, limits.instruments_per_request) if n in self.natives]
+                if batch:
+                    await self._subscribe(transport, batch)
+            await asyncio.sleep(limits.request_interval_s)
+
+    async def _subscribe(self, transport: picows.WSTransport, batch: list[str]) -> None:
+        pool, request_id = self._pool, self._id()
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._replies[request_id] = (future, batch)
+        transport.send(picows.WSMsgType.TEXT, pool.venue.subscribe(batch, request_id))
+        timeout_s = pool.venue.limits.reply_timeout_s
+        try:
+            error = await asyncio.wait_for(future, timeout_s) if timeout_s else ""
+        except TimeoutError:
+            self.break_off(f"no answer to a subscription within {timeout_s:g} s")
+            return
+        finally:
+            self._replies.pop(request_id, None)
+        if error and len(batch) > 1:
+            # One bad symbol never breaks a batch: each is tried alone.
+            log.warning("%s: a batch of %d was refused (%s); trying each alone", pool.name, len(batch), error)
+            for native in batch:
+                if native in self.natives:
+                    await self._subscribe(transport, [native])
+                    await asyncio.sleep(pool.venue.limits.request_interval_s)
+            return
+        for native in batch:
+            worker = pool.pipeline.workers.get(native)
+            if worker is None:
+                continue
+            if error:
+                pool.counts.refused_subscriptions += 1
+                worker.refused(f"the venue refused the subscription: {error}")
+                asyncio.get_running_loop().call_later(REFUSED_RETRY_S, self._again, native)
+            else:
+                worker.on_subscribed()
+
+    def _again(self, native: str) -> None:
+        if native in self.natives:
+            self._to_subscribe.append(native)
+            self._wake.set()
+
+    async def _watch(self, transport: picows.WSTransport, listener: _Listener) -> None:
+        """Send the venue's own heartbeat; replace a connection that is silent as a whole."""
+        pool = self._pool
+        while True:
+            await asyncio.sleep(min(pool.venue.limits.heartbeat_s, pool.silence_s / 4))
+            if (beat := pool.venue.heartbeat()) is not None:
+                transport.send(picows.WSMsgType.TEXT, beat)
+            silent_s = time.monotonic() - listener.last_frame_s
+            if self.natives and silent_s > pool.silence_s:
+                self.break_off(f"silent for {silent_s:.0f} s")
+
+    def _id(self) -> int:
+        self._next_id += 1
+        return self._next_id
+
+
+class ConnectionPool:
+    """All connections of one venue in this process."""
+
+    def __init__(self, name: str, venue: Venue, url: str, pipeline: Pipeline, counts: Counts, *, silence_s: float) -> None:
+        self.name = name
+        self.venue = venue
+        self.url = url + venue.ws_path()
+        self.pipeline = pipeline
+        self.counts = counts
+        self.silence_s = silence_s
+        self.connections: list[Connection] = []
+        self.connected = asyncio.Event()
+        """Set once any connection was open."""
+        self._by_native: dict[str, Connection] = {}
+        self._turn = asyncio.Lock()
+        self._last_open_s = 0.0
+
+    def open_count(self) -> int:
+        """Connections that are open now."""
+        return sum(connection.is_open for connection in self.connections)
+
+    def subscribe(self, natives: Iterable[str]) -> None:
+        """Put these instruments on connections with room, opening new ones as needed."""
+        for native in natives:
+            if native in self._by_native:
+                continue
+            connection = self._with_room()
+            self._by_native[native] = connection
+            connection.add(native)
+
+    def unsubscribe(self, native: str) -> None:
+        """Take an instrument off; a connection without any is closed."""
+        connection = self._by_native.pop(native, None)
+        if connection is None:
+            return
+        connection.remove(native)
+        if not connection.natives:
+            self.connections.remove(connection)
+            if connection.task is not None:
+                connection.task.cancel()
+
+    async def connect_turn(self) -> None:
+        """Wait until the venue's interval between two new connections is over."""
+        async with self._turn:
+            wait_s = self._last_open_s + self.venue.limits.connect_interval_s - time.monotonic()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            self._last_open_s = time.monotonic()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        tasks = [c.task for c in self.connections if c.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.connections.clear()
+        self._by_native.clear()
+
+    def _with_room(self) -> Connection:
+        most = self.venue.limits.instruments_per_connection
+        for connection in self.connections:
+            if len(connection.natives) < most:
+                return connection
+        connection = Connection(self, len(self.connections))
+        connection.task = asyncio.create_task(connection.run())
+        self.connections.append(connection)
+        return connection
+
+
+def _take(queue: deque[str], most: int) -> list[str]:
+    return [queue.popleft() for _ in range(min(most, len(queue)))]

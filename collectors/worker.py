@@ -1,0 +1,435 @@
+"""One instrument's state machine: SYNCING → LIVE → (GAP | STALE) → SYNCING …, HALTED, DELISTED. Does no I/O.
+
+A worker is given events and snapshots, keeps the book, and writes records through the publisher. It asks for a
+snapshot by calling ``want_snapshot(worker, delay_s)``; the answer comes back through ``on_snapshot``.
+
+Order on the topics for one epoch: status SYNCING, SNAPSHOT with index 0, deltas, status LIVE, deltas …
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from collectors.events import BookDelta, BookSnapshot, TickerEvent, TradeEvent
+from collectors.mantissas import FinerExponent, price_mantissas, size_mantissas
+from collectors.sync_rules import APPLY, STALE, SyncRule
+from config.settings import CollectorSettings
+from market.book import OrderBook
+from market.decimals import DecimalError
+from schemas.errors import EncodeError
+from schemas.topics import market_key
+
+if TYPE_CHECKING:
+    from collectors.metrics import Counts
+    from collectors.publisher import Publisher
+
+WantSnapshot = Callable[["BookWorker", float], None]
+"""``want(worker, delay_s)``: fetch a snapshot for the worker's present epoch, not before ``delay_s`` from now."""
+
+FIRST_RETRY_S = 0.25
+LONGEST_RETRY_S = 30.0
+LONGEST_PATIENCE_S = 3600.0
+SILENCE_FACTOR = 20
+"""A book is silent when it says nothing for this many times its usual pause (and at least stale_s)."""
+
+
+class BookWorker:
+    """Mirrors one instrument of one venue."""
+
+    __slots__ = (
+        "_bridging", "_keyframe_at", "_keyframe_ns", "_last_event_ns", "_live_once", "_pause_ns", "_patience_s",
+        "_pending", "_retry_s", "_since_keyframe", "_settings", "_want_snapshot", "book", "counts", "epoch", "index",
+        "key", "last_seq", "native", "prices", "publisher", "rule", "since_ns", "sizes", "state", "streaming",
+        "symbol", "synced", "ts_received_ns", "ts_venue_us", "waits_for_delta",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        symbol: str,
+        native: str,
+        rule: SyncRule,
+        publisher: Publisher,
+        counts: Counts,
+        settings: CollectorSettings,
+        want_snapshot: WantSnapshot,
+        *,
+        price_exp: int = 0,
+        size_exp: int = 0,
+        last_epoch: int = 0,
+    ) -> None:
+        self.symbol = symbol
+        self.native = native
+        self.key = market_key(publisher.venue, symbol)
+        self.rule = rule
+        self.publisher = publisher
+        self.counts = counts
+        self._settings = settings
+        self._want_snapshot = want_snapshot
+        self.prices = price_mantissas(price_exp)
+        self.sizes = size_mantissas(size_exp)
+        self.book = OrderBook(price_exp, size_exp)
+        self.state = "SYNCING"
+        self.since_ns = time.time_ns()
+        self.epoch = last_epoch
+        self.index = 0
+        self.last_seq = -1
+        self.ts_venue_us = 0
+        self.ts_received_ns = 0
+        self.synced = False
+        """The book holds every event up to last_seq."""
+        self.streaming = False
+        """The venue has confirmed the subscription, so that no event is missed from here on."""
+        self.waits_for_delta = False
+        """A snapshot is only asked for after a first event (or a second's patience): it is then not too old."""
+        self._bridging = False
+        self._pending: deque[tuple[BookDelta, int]] = deque()
+        self._live_once = False
+        self._retry_s = FIRST_RETRY_S
+        self._since_keyframe = 0
+        self._keyframe_at = 0
+        self._keyframe_ns = 0
+        self._last_event_ns = time.time_ns()
+        self._pause_ns = 0
+        self._patience_s = settings.stale_s
+
+    # What the venue sends.
+
+    def on_delta(self, delta: BookDelta, ts_ns: int) -> None:
+        """Apply and publish, buffer while SYNCING, or find that something is missing."""
+        if not self.synced:
+            self._buffer(delta, ts_ns)
+            return
+        if self._bridging:
+            verdict = self.rule.bridges(self.last_seq, delta)
+            if verdict is APPLY:
+                self._bridging = False
+        else:
+            verdict = self.rule.follows(self.last_seq, delta)
+        if verdict is not APPLY:
+            if verdict is STALE:
+                self.counts.duplicates += 1
+                return
+            self.gap(
+                f"after {self.last_seq} came {delta.first_seq}..{delta.last_seq}"
+                + (f" (pu {delta.prev_seq})" if delta.prev_seq >= 0 else "")
+            )
+            self._buffer(delta, ts_ns)
+            return
+        self._apply(delta, ts_ns)
+
+    def on_snapshot(self, snapshot: BookSnapshot, ts_ns: int, epoch: int | None = None) -> None:
+        """Start the book from a snapshot asked for in ``epoch`` (None: it came in the stream)."""
+        if self.synced and epoch is None:
+            self.resync("the venue sent a new snapshot")
+        if self.synced or self.state != "SYNCING" or not (epoch is None or epoch == self.epoch) or not self.streaming:
+            return  # an answer to a question that is no longer asked
+        pending = self._pending
+        while pending and self.rule.bridges(snapshot.last_seq, pending[0][0]) is STALE:
+            pending.popleft()
+        if pending and self.rule.bridges(snapshot.last_seq, pending[0][0]) is not APPLY:
+            self.counts.old_snapshots += 1
+            self._retry()
+            return
+        try:
+            bids = [(self._price(p), self._size(s)) for p, s, *_ in snapshot.bids]
+            asks = [(self._price(p), self._size(s)) for p, s, *_ in snapshot.asks]
+            # A finer exponent met on the way re-scales what comes after it only: read again when that happened.
+            bids = [(self.prices[p], self.sizes[s]) for p, s, *_ in snapshot.bids]
+            asks = [(self.prices[p], self.sizes[s]) for p, s, *_ in snapshot.asks]
+        except DecimalError as error:
+            self.publisher.dead_letter(repr(snapshot).encode()[:4096], f"snapshot of {self.native}: {error}", ts_ns)
+            self._retry()
+            return
+        book = OrderBook(self.prices.exponent, self.sizes.exponent)
+        book.bids.replace([p for p, _ in bids], [s for _, s in bids])
+        book.asks.replace([p for p, _ in asks], [s for _, s in asks])
+        self.book = book
+        self.rule.reset()
+        self.index = 0
+        self.last_seq = snapshot.last_seq
+        self.ts_venue_us, self.ts_received_ns = snapshot.ts_venue_us, ts_ns
+        if book.crossed():
+            self.counts.crossed += 1
+            self._retry()
+            return
+        if self.rule.verify(book, snapshot) is False:
+            self.counts.checksum_bad += 1
+            self._retry()
+            return
+        if not self._write_whole("SNAPSHOT"):
+            self._retry()
+            return
+        self.counts.book_events += 1
+        self.synced = self._bridging = True
+        self._last_event_ns = ts_ns
+        self._pending = deque()
+        epoch_now = self.epoch
+        for delta, received_ns in pending:
+            self.on_delta(delta, received_ns)
+            if self.epoch != epoch_now or not self.synced:
+                return  # a gap inside what was buffered: the worker is synchronising again
+        self._retry_s = FIRST_RETRY_S
+        if not self._set_state("LIVE", ""):
+            return
+        if self._live_once:
+            self.counts.resyncs += 1
+        self._live_once = True
+
+    def on_trade(self, event: TradeEvent, ts_ns: int) -> None:
+        """Publish a trade."""
+        try:
+            price, size = self._price(event.price), self._size(event.size)
+        except DecimalError as error:
+            self.publisher.dead_letter(repr(event).encode(), f"trade of {self.native}: {error}", ts_ns)
+            return
+        self.publisher.trade(self, event, price, size, ts_ns)
+
+    def on_ticker(self, event: TickerEvent, ts_ns: int) -> None:
+        """Publish the venue's own best bid and offer."""
+        texts = (event.bid_price, event.bid_size, event.ask_price, event.ask_size)
+        prices, sizes = self.prices, self.sizes
+        try:
+            mantissas = prices[texts[0]], sizes[texts[1]], prices[texts[2]], sizes[texts[3]]
+        except FinerExponent:
+            for i, text in enumerate(texts):
+                (self._size if i % 2 else self._price)(text)
+            self.on_ticker(event, ts_ns)
+            return
+        except DecimalError as error:
+            self.publisher.dead_letter(repr(event).encode(), f"ticker of {self.native}: {error}", ts_ns)
+            return
+        self.publisher.ticker(self, event, mantissas, ts_ns)
+
+    # What happens around it.
+
+    def on_subscribed(self) -> None:
+        """The venue has confirmed the subscription: synchronise."""
+        self.streaming = True
+        if self.state in ("HALTED", "DELISTED"):
+            return
+        self._begin()
+
+    def on_stream_lost(self, reason: str) -> None:
+        """The connection broke: nothing that follows can be in order."""
+        was_live = self.state == "LIVE"
+        self.streaming = False
+        if self.state in ("HALTED", "DELISTED"):
+            return
+        if was_live:
+            self.counts.gaps += 1
+        self._drop_book()
+        self._set_state("GAP", reason)
+
+    def gap(self, reason: str) -> None:
+        """Something is missing: say GAP, then synchronise anew."""
+        self.counts.gaps += 1
+        self._drop_book()
+        self._set_state("GAP", reason)
+        self._begin(reason)
+
+    def resync(self, reason: str) -> None:
+        """Synchronise anew although nothing is known to be missing (a fence, an audit)."""
+        self._drop_book()
+        self._begin(reason)
+
+    def halt(self, reason: str) -> None:
+        """The venue halted trading: the book stays as it is and says HALTED."""
+        self._drop_book()
+        self._set_state("HALTED", reason)
+
+    def delist(self, reason: str) -> None:
+        """The venue no longer lists it: the last that this worker says."""
+        self._drop_book()
+        self._set_state("DELISTED", reason)
+
+    def refused(self, reason: str) -> None:
+        """The venue would not subscribe it."""
+        self._drop_book()
+        self._set_state("SYNCING", reason)
+
+    def fence(self, epoch: int) -> None:
+        """Another process wrote ``epoch`` for this book: begin one above it, so that its late events are ignored."""
+        if epoch >= self.epoch:
+            self.counts.fenced += 1
+            self.epoch = epoch
+            if self.streaming and self.state not in ("HALTED", "DELISTED"):
+                self.resync("another process wrote a higher epoch")
+
+    def on_timer(self, now_ns: int) -> None:
+        """Once a second: key frames of quiet books, silence, a first snapshot without any event."""
+        if not self.synced:
+            if self.waits_for_delta and now_ns - self.since_ns > 1_000_000_000:
+                self._ask()
+            return
+        s = self._settings
+        if not s.keyframe_events and now_ns - self._keyframe_ns >= s.keyframe_max_s * 1e9 and self.state == "LIVE":
+            self._keyframe(now_ns)
+        silent_ns = now_ns - self._last_event_ns
+        if silent_ns > self._patience_s * 1e9 and silent_ns > SILENCE_FACTOR * self._pause_ns:
+            self.counts.stale += 1
+            # A book that is only quiet comes back unchanged; asking again waits twice as long each time.
+            self._patience_s = min(LONGEST_PATIENCE_S, self._patience_s * 2)
+            self._drop_book()
+            self._set_state("STALE", f"silent for {silent_ns / 1e9:.0f} s")
+            self._begin("it was silent")
+
+    # How it is done.
+
+    def _apply(self, delta: BookDelta, ts_ns: int) -> None:
+        prices, sizes = self.prices, self.sizes
+        try:
+            bid_prices = [prices[level[0]] for level in delta.bids]
+            bid_sizes = [sizes[level[1]] for level in delta.bids]
+            ask_prices = [prices[level[0]] for level in delta.asks]
+            ask_sizes = [sizes[level[1]] for level in delta.asks]
+        except FinerExponent:
+            for levels in (delta.bids, delta.asks):
+                for level in levels:
+                    try:
+                        self._price(level[0])
+                        self._size(level[1])
+                    except DecimalError:
+                        break  # said again, and dealt with, below
+            if self.prices is prices and self.sizes is sizes:
+                self._unreadable(delta, "a number that does not fit", ts_ns)
+            else:
+                self._apply(delta, ts_ns)
+            return
+        except DecimalError as error:
+            self._unreadable(delta, str(error), ts_ns)
+            return
+        book = self.book
+        if bid_prices:
+            book.bids.update(bid_prices, bid_sizes)
+        if ask_prices:
+            book.asks.update(ask_prices, ask_sizes)
+        if self.rule.max_depth is not None:
+            book.bids.cut(self.rule.max_depth)
+            book.asks.cut(self.rule.max_depth)
+        bids, asks = book.bids.order, book.asks.order
+        if bids and asks and bids[-1] >= -asks[-1]:
+            self.counts.crossed += 1
+            self.gap(f"crossed after {delta.last_seq}")
+            return
+        if self.rule.has_checksum:
+            agrees = self.rule.verify(book, delta)
+            if agrees is False:
+                self.counts.checksum_bad += 1
+                self.gap(f"the venue's checksum differs after {delta.last_seq}")
+                return
+            if agrees:
+                self.counts.checksum_ok += 1
+        before, self.last_seq = self.last_seq, delta.last_seq
+        self.index += 1
+        self.ts_venue_us = delta.ts_venue_us
+        pause, self._last_event_ns = ts_ns - self._last_event_ns, ts_ns
+        self._pause_ns += (pause - self._pause_ns) >> 4
+        self.ts_received_ns = ts_ns
+        try:
+            taken = self.publisher.book(
+                self, "DELTA", before, bid_prices, bid_sizes, ask_prices, ask_sizes, delta.checksum
+            )
+        except EncodeError as error:
+            self._unreadable(delta, str(error), ts_ns)
+            return
+        if not taken:
+            self.counts.congestions += 1
+            self.gap("kafka is behind")
+            return
+        self.counts.book_events += 1
+        levels = len(bid_prices) + len(ask_prices)
+        self.counts.levels += levels
+        self._since_keyframe += levels
+        every = self._settings.keyframe_events
+        if every:
+            if self.index % every == 0:
+                self._keyframe(ts_ns)
+        elif self._since_keyframe >= self._keyframe_at and self.state == "LIVE":
+            if ts_ns - self._keyframe_ns >= self._settings.keyframe_min_s * 1e9:
+                self._keyframe(ts_ns)
+
+    def _unreadable(self, delta: BookDelta, why: str, ts_ns: int) -> None:
+        self.publisher.dead_letter(repr(delta).encode()[:4096], f"delta of {self.native}: {why}", ts_ns)
+        self.gap(f"an unreadable delta: {why}")
+
+    def _keyframe(self, now_ns: int) -> None:
+        if self._write_whole("KEYFRAME"):
+            self.counts.keyframes += 1
+            self.counts.keyframe_levels += len(self.book.bids) + len(self.book.asks)
+        else:
+            self._keyframe_ns = now_ns  # congested: the next one is as good
+
+    def _write_whole(self, kind: str) -> bool:
+        bids, asks = self.book.bids.columns(), self.book.asks.columns()
+        try:
+            taken = self.publisher.book(self, kind, -1, *bids, *asks)
+        except EncodeError as error:
+            self.publisher.dead_letter(b"", f"{kind.lower()} of {self.native}: {error}", time.time_ns())
+            return False
+        if taken:
+            self._since_keyframe = 0
+            self._keyframe_at = int((len(bids[0]) + len(asks[0])) / self._settings.keyframe_share)
+            self._keyframe_ns = time.time_ns()
+        return taken
+
+    def _price(self, text: str) -> int:
+        try:
+            return self.prices[text]
+        except FinerExponent as error:
+            self.prices = price_mantissas(error.exponent)
+            self.book.refine(error.exponent, self.book.size_exp)
+            return self.prices[text]
+
+    def _size(self, text: str) -> int:
+        try:
+            return self.sizes[text]
+        except FinerExponent as error:
+            self.sizes = size_mantissas(error.exponent)
+            self.book.refine(self.book.price_exp, error.exponent)
+            return self.sizes[text]
+
+    def _buffer(self, delta: BookDelta, ts_ns: int) -> None:
+        if self.state in ("HALTED", "DELISTED") or not self.streaming and self.state != "SYNCING":
+            return
+        pending = self._pending
+        if len(pending) >= self._settings.pending_max:
+            self.counts.pending_overflows += 1
+            pending.clear()
+        pending.append((delta, ts_ns))
+        if self.waits_for_delta:
+            self._ask()
+
+    def _drop_book(self) -> None:
+        self.synced = self._bridging = self.waits_for_delta = False
+        self._pending.clear()
+
+    def _begin(self, reason: str = "") -> None:
+        if not self.streaming:
+            return
+        self.epoch = max(time.time_ns() // 1000, self.epoch + 1)
+        self._set_state("SYNCING", reason)
+        self.waits_for_delta = True
+
+    def _ask(self) -> None:
+        self.waits_for_delta = False
+        if self.rule.snapshot_from == "rest":
+            self._want_snapshot(self, 0.0)
+
+    def _retry(self) -> None:
+        self._want_snapshot(self, self._retry_s)
+        self._retry_s = min(LONGEST_RETRY_S, self._retry_s * 2)
+
+    def _set_state(self, state: str, reason: str) -> bool:
+        """Change the state and say so; when Kafka does not even take that, the book must not stay LIVE."""
+        self.state = state
+        self.since_ns = time.time_ns()
+        if self.publisher.status(self, reason):
+            return True
+        if state == "LIVE":
+            self._drop_book()
+            self.state = "GAP"
+            self._begin("kafka is behind")
+        return False
