@@ -178,6 +178,11 @@ class BookWorker:
             self.counts.resyncs += 1
         self._live_once = True
 
+    def on_snapshot_failed(self, epoch: int) -> None:
+        """The snapshot asked for in ``epoch`` did not come: ask again, later each time."""
+        if epoch == self.epoch and not self.synced and self.state == "SYNCING":
+            self._retry()
+
     def on_trade(self, event: TradeEvent, ts_ns: int) -> None:
         """Publish a trade."""
         try:
@@ -204,6 +209,15 @@ class BookWorker:
         self.publisher.ticker(self, event, mantissas, ts_ns)
 
     # What happens around it.
+
+    def announce(self) -> None:
+        """Say that somebody looks after this book from now on."""
+        self.epoch = max(time.time_ns() // 1000, self.epoch + 1)
+        self._set_state("SYNCING", "waits for its subscription")
+
+    def pending_count(self) -> int:
+        """Deltas that wait for a snapshot."""
+        return len(self._pending)
 
     def on_subscribed(self) -> None:
         """The venue has confirmed the subscription: synchronise."""

@@ -56,6 +56,7 @@ class VenueSettings(_Section):
     ws_url: str = Field("", description="empty: the venue's public endpoint")
     symbols: tuple[str, ...] = Field((), description="unified symbols to collect; empty: all that trade")
     tickers: bool = Field(False, description="collect the venue's own best bid and offer too")
+    rest_weight_per_minute: int = Field(0, ge=0, description="weight of REST calls a minute; 0: the adapter's own limit")
 
 
 class CollectorSettings(_Section):

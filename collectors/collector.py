@@ -1,0 +1,293 @@
+"""One collector process: discovery, the instruments that Kafka hands it, sockets, snapshots, records out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from bus.connection import require_broker
+from bus.errors import BusError
+from bus.producer import Producer
+from collectors.discovery import Discovery, Instrument
+from collectors.errors import CollectorError, VenueUnreachable
+from collectors.mantissas import step_exponent
+from collectors.metrics import CollectorMetrics, Counts, Gauges
+from collectors.ownership import Ownership
+from collectors.pipeline import Pipeline
+from collectors.publisher import Publisher
+from collectors.rest import RestClient
+from collectors.server import start_server
+from collectors.snapshots import Snapshots
+from collectors.stream import ConnectionPool
+from collectors.venue import adapter
+from collectors.worker import BookWorker
+from config.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FIRST_DISCOVERY_TRIES = 5
+STATUS_RESERVE = 1.25
+"""The producer's queue is this much longer than where books stop, so that a book can still say GAP."""
+DISCOVERY_PARTITION = 0
+"""Whoever holds it runs discovery: there is always exactly one."""
+
+EXIT_OK, EXIT_ERROR, EXIT_NO_BROKER, EXIT_NO_VENUE = 0, 1, 2, 3
+
+
+class Collector:
+    """All of one venue's instruments that are this process's. Construct inside a running event loop."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        own = settings.venue(name)
+        self.settings = settings
+        self.name = name
+        self.counts = Counts()
+        self.venue = adapter(own.adapter)(tickers=own.tickers)
+        self.owner = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000 % 100_000}"
+        limit = settings.collector.queue_max
+        self.producer = Producer(settings, queue_max=int(limit * STATUS_RESERVE))
+        self.publisher = Publisher(
+            name, self.producer.send, self.counts, owner=self.owner, waiting=self.producer.__len__, limit=limit
+        )
+        self.pipeline = Pipeline(self.publisher, self.counts)
+        self.rest = RestClient(
+            own.rest_url or self.venue.rest_url,
+            self.counts,
+            weight_per_minute=own.rest_weight_per_minute or self.venue.limits.rest_weight_per_minute,
+            concurrency=self.venue.limits.rest_concurrency,
+        )
+        self.pool = ConnectionPool(
+            name, self.venue, (own.ws_url or self.venue.ws_url).rstrip("/"), self.pipeline, self.counts,
+            silence_s=settings.collector.stale_connection_s,
+        )  # fmt: skip
+        self.snapshots = Snapshots(self.venue, self.rest, self.pipeline, self.counts)
+        self.known: dict[str, Instrument] = {}
+        """Instrument records by symbol: the whole venue's."""
+        self.partition_of: dict[str, int] = {}
+        self.partitions: set[int] = set()
+        self.discovery = Discovery(self.venue, self.rest, self.publisher, self.counts, self.known, own.symbols)
+        self.metrics = CollectorMetrics(
+            name, self.counts,
+            Gauges(
+                books=self.pipeline.states,
+                producer_queue=self.producer.__len__,
+                connections=self.pool.open_count,
+                snapshots_waiting=self.snapshots.waiting,
+                pending_deltas=lambda: sum(w.pending_count() for w in self.pipeline.workers.values()),
+                failed_deliveries=lambda: self.producer.failed,
+            ),
+        )  # fmt: skip
+        self._symbols = frozenset(own.symbols)
+        self._statuses: dict[str, tuple[str, int]] = {}
+        self._failed_seen = 0
+        self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._discover_now = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Collect until ``stop`` is set; then write what waits, leave the group, return.
+
+        Raises BusError when Kafka fails for good, VenueUnreachable when the first discovery fails.
+        """
+        c = self.settings.collector
+        server, port = await start_server(c.metrics_host, c.metrics_port, self.metrics.exposition, self.health)
+        print(f"metrics http://{c.metrics_host}:{port}/metrics", file=sys.stderr, flush=True)
+        loop = asyncio.get_running_loop()
+        ownership = Ownership(self.settings, self.name, self, loop)
+        tasks: list[asyncio.Task[Any]] = []
+        async with self.rest:
+            try:
+                await asyncio.to_thread(ownership.start)
+                tasks = [
+                    asyncio.create_task(self._discover(), name="discovery"),
+                    asyncio.create_task(self.snapshots.run(), name="snapshots"),
+                    asyncio.create_task(self._tick(), name="timer"),
+                    asyncio.create_task(self._poll(), name="producer"),
+                ]
+                stopped = asyncio.create_task(stop.wait())
+                done, _ = await asyncio.wait([stopped, self._fatal, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                stopped.cancel()
+                for task in done:
+                    if task is not stopped:
+                        task.result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await asyncio.to_thread(ownership.stop)
+                await self.pool.close()
+                self.pipeline.workers.clear()
+                left = await asyncio.to_thread(self.producer.flush, 30)
+                if left or self.producer.failed:
+                    log.error("%s: %d records were not delivered", self.name, left + self.producer.failed)
+                await server.cleanup()
+
+    def health(self) -> dict[str, Any]:
+        """What ``/healthz`` says."""
+        return {
+            "status": "ok",
+            "venue": self.name,
+            "owner": self.owner,
+            "partitions": sorted(self.partitions),
+            "books": self.pipeline.states(),
+            "congested": self.publisher.congested,
+        }
+
+    # What Kafka says (see ownership.Owner).
+
+    def on_instrument(self, record: dict[str, Any], partition: int) -> None:
+        symbol = record["symbol"]
+        self.known[symbol] = record
+        self.partition_of[symbol] = partition
+        if partition in self.partitions:
+            self._follow(symbol)
+
+    def on_status(self, record: dict[str, Any]) -> None:
+        symbol, epoch = record["symbol"], record["epoch"]
+        self._statuses[symbol] = (record["state"], max(epoch, self._statuses.get(symbol, ("", 0))[1]))
+        instrument = self.known.get(symbol)
+        if record["owner"] != self.owner and instrument is not None:
+            worker = self.pipeline.workers.get(instrument["native_id"])
+            if worker is not None:
+                worker.fence(epoch)
+
+    def on_assigned(self, partitions: set[int]) -> None:
+        self.partitions |= partitions
+        log.info("%s: holds partitions %s", self.name, sorted(self.partitions))
+        for symbol, partition in list(self.partition_of.items()):
+            if partition in partitions:
+                self._follow(symbol)
+        if DISCOVERY_PARTITION in partitions:
+            self._discover_now.set()
+
+    async def on_revoked(self, partitions: set[int]) -> None:
+        self.partitions -= partitions
+        log.info("%s: gave up partitions %s", self.name, sorted(partitions))
+        for symbol, partition in self.partition_of.items():
+            if partition in partitions:
+                self._drop(self.known[symbol]["native_id"])
+        await asyncio.to_thread(self.producer.flush, 5)
+
+    def on_fatal(self, error: Exception) -> None:
+        if not self._fatal.done():
+            self._fatal.set_exception(error)
+
+    # What we do about it.
+
+    def _follow(self, symbol: str) -> None:
+        """Make the worker agree with the instrument's state."""
+        record = self.known[symbol]
+        native, state = record["native_id"], record["state"]
+        if self._symbols and symbol not in self._symbols:
+            return
+        worker = self.pipeline.workers.get(native)
+        if state == "TRADING":
+            if worker is None:
+                self.pipeline.workers[native] = self._worker(record)
+                self.pool.subscribe([native])
+            return
+        reason = "the venue halted it" if state == "HALTED" else "the venue no longer lists it"
+        if worker is not None:
+            worker.halt(reason) if state == "HALTED" else worker.delist(reason)
+            self._drop(native)
+        elif self._statuses.get(symbol, ("", 0))[0] != state:
+            self.publisher.status_of(symbol, state, reason, self._statuses.get(symbol, ("", 0))[1], time.time_ns())
+
+    def _worker(self, record: Instrument) -> BookWorker:
+        worker = BookWorker(
+            record["symbol"],
+            record["native_id"],
+            self.venue.rule(record["native_id"]),
+            self.publisher,
+            self.counts,
+            self.settings.collector,
+            self.snapshots.want,
+            price_exp=step_exponent(record["tick_size"]),
+            size_exp=step_exponent(record["lot_size"]),
+            last_epoch=self._statuses.get(record["symbol"], ("", 0))[1],
+        )
+        worker.announce()
+        return worker
+
+    def _drop(self, native: str) -> None:
+        if self.pipeline.workers.pop(native, None) is not None:
+            self.pool.unsubscribe(native)
+
+    async def _discover(self) -> None:
+        """Load the instruments each discovery_s, while partition 0 is ours."""
+        tries = 0
+        while True:
+            await self._discover_now.wait()
+            if DISCOVERY_PARTITION not in self.partitions:
+                self._discover_now.clear()
+                continue
+            try:
+                await self.discovery.once()
+                tries = 0
+            except CollectorError as error:
+                self.counts.discovery_errors += 1
+                tries += 1
+                log.error("%s: discovery failed (try %d): %s", self.name, tries, error)
+                if not self.known and tries >= FIRST_DISCOVERY_TRIES:
+                    raise VenueUnreachable(
+                        f"{self.name}: the venue could not be read after {tries} tries: {error}"
+                    ) from error
+                await asyncio.sleep(min(self.settings.collector.discovery_s, 0.5 * 2**tries))
+                continue
+            await asyncio.sleep(self.settings.collector.discovery_s)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self.publisher.check_queue()
+            now_ns = time.time_ns()
+            workers = list(self.pipeline.workers.values())
+            if self.producer.failed > self._failed_seen:
+                # Consumers will find a hole in an index; the books are told before they ask.
+                self._failed_seen = self.producer.failed
+                log.error("%s: kafka refused records: %s", self.name, self.producer.first_failure)
+                for worker in workers:
+                    if worker.synced:
+                        worker.gap("kafka refused records")
+            for worker in workers:
+                worker.on_timer(now_ns)
+
+    async def _poll(self) -> None:
+        while True:
+            self.producer.poll(0)
+            await asyncio.sleep(0.05)
+
+
+async def run_collector(settings: Settings, name: str, stop: asyncio.Event) -> None:
+    """Collect one venue until ``stop`` is set. Raises BusError, CollectorError."""
+    await Collector(settings, name).run(stop)
+
+
+def main(settings: Settings, name: str) -> int:
+    """Run until SIGTERM or SIGINT; gives the process's exit code (0 stopped, 2 no broker, 3 no venue, 1 other)."""
+    import uvloop
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await run_collector(settings, name, stop)
+
+    try:
+        require_broker(settings)
+        uvloop.run(run())
+    except BusError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_NO_BROKER
+    except VenueUnreachable as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_NO_VENUE
+    except CollectorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    return EXIT_OK

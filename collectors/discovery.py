@@ -1,0 +1,107 @@
+"""Which instruments a venue has: loads them, compares with what market.instrument says, writes what changed."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from collectors.errors import CollectorError
+from collectors.metrics import Counts
+from collectors.publisher import Publisher
+from collectors.rest import RestClient
+from collectors.venue import Listing, Venue
+
+log = logging.getLogger(__name__)
+
+Instrument = dict[str, Any]
+"""An Instrument record."""
+
+SUSPICIOUS_SHARE = 0.5
+"""When more than this share of the instruments vanishes at once, the venue has to say so twice."""
+SUSPICIOUS_COUNT = 10
+
+
+class Discovery:
+    """Writes listings, changes, halts and delistings of one venue. One process of the group runs it."""
+
+    def __init__(
+        self,
+        venue: Venue,
+        rest: RestClient,
+        publisher: Publisher,
+        counts: Counts,
+        known: Mapping[str, Instrument],
+        symbols: tuple[str, ...] = (),
+    ) -> None:
+        self._venue = venue
+        self._rest = rest
+        self._publisher = publisher
+        self._counts = counts
+        self._known = known
+        self._symbols = frozenset(symbols)
+        self._suspected: frozenset[str] = frozenset()
+
+    async def once(self) -> None:
+        """Load, compare, write. Raises CollectorError when the venue's answer cannot be had or read."""
+        body = await self._rest.get(self._venue.instruments_request())
+        listings = self.by_symbol(self._venue.parse_instruments(body))
+        if not listings:
+            raise CollectorError(f"{self._publisher.venue}: the venue lists no instrument that can be read")
+        self._counts.discoveries += 1
+        if self._symbols:
+            self._warn_unknown(listings)
+            listings = {s: one for s, one in listings.items() if s in self._symbols}
+        now_ns = time.time_ns()
+        for symbol, listing in listings.items():
+            before = self._known.get(symbol)
+            if before is None or differs(listing, before):
+                self._publisher.instrument(listing, listing.state, now_ns)
+        self._delist(listings, now_ns)
+
+    @staticmethod
+    def by_symbol(listings: list[Listing]) -> dict[str, Listing]:
+        """One listing for each unified symbol; of two with the same name, the one that trades."""
+        out: dict[str, Listing] = {}
+        for listing in listings:
+            other = out.get(listing.symbol)
+            if other is None or (other.state != "TRADING" and listing.state == "TRADING"):
+                out[listing.symbol] = listing
+        return out
+
+    def _delist(self, listings: Mapping[str, Listing], now_ns: int) -> None:
+        mine = {s: r for s, r in self._known.items() if not self._symbols or s in self._symbols}
+        listed = [s for s, r in mine.items() if r["state"] != "DELISTED"]
+        gone = frozenset(s for s in listed if s not in listings)
+        if len(gone) > SUSPICIOUS_COUNT and len(gone) > SUSPICIOUS_SHARE * len(listed) and gone != self._suspected:
+            log.error("%s: %d of %d instruments vanished; not believed until said again",
+                      self._publisher.venue, len(gone), len(listed))  # fmt: skip
+            self._suspected = gone
+            return
+        self._suspected = frozenset()
+        for symbol in sorted(gone):
+            self._publisher.instrument(listing_of(mine[symbol]), "DELISTED", now_ns)
+
+    def _warn_unknown(self, listings: Mapping[str, Listing]) -> None:
+        unknown = sorted(self._symbols - listings.keys())
+        for symbol in unknown:
+            near = difflib.get_close_matches(symbol, listings, 3, 0.4)
+            hint = f"; similar: {', '.join(near)}" if near else ""
+            log.error("%s has no instrument %s%s", self._publisher.venue, symbol, hint)
+        if len(unknown) == len(self._symbols):
+            examples = ", ".join(sorted(listings)[:5])
+            raise CollectorError(
+                f"{self._publisher.venue} lists none of {', '.join(unknown)}; write unified symbols such as {examples}"
+            )
+
+
+def listing_of(record: Instrument) -> Listing:
+    """The venue's part of an Instrument record."""
+    return Listing(**{name: record[name] for name in Listing.__dataclass_fields__})
+
+
+def differs(listing: Listing, record: Instrument) -> bool:
+    """Whether the venue says something else than the record."""
+    return listing_of(record) != listing
