@@ -7,7 +7,7 @@ what becomes of the book. Statuses may use a reserve of the queue that books may
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bus.errors import QueueFull
@@ -17,6 +17,7 @@ from schemas.codec import codec
 from schemas.topics import BOOK, DEAD_LETTER, INSTRUMENT, STATUS, TICKER, TRADE, market_key
 
 if TYPE_CHECKING:
+    from collectors.local_book import Columns
     from collectors.venue import Listing
     from collectors.worker import BookWorker
 
@@ -77,10 +78,7 @@ class Publisher:
         worker: BookWorker,
         kind: str,
         prev_seq: int,
-        bid_prices: Sequence[int],
-        bid_sizes: Sequence[int],
-        ask_prices: Sequence[int],
-        ask_sizes: Sequence[int],
+        columns: Columns,
         checksum: int | None = None,
     ) -> bool:
         """Write a SNAPSHOT, DELTA or KEYFRAME at the worker's epoch, index and sequence. EncodeError: beyond 64 bits."""
@@ -101,12 +99,12 @@ class Publisher:
                 "venue_prev_seq": prev_seq,
                 "ts_venue_us": worker.ts_venue_us,
                 "ts_received_ns": worker.ts_received_ns,
-                "price_exp": worker.prices.exponent,
-                "size_exp": worker.sizes.exponent,
-                "bid_prices": bid_prices,
-                "bid_sizes": bid_sizes,
-                "ask_prices": ask_prices,
-                "ask_sizes": ask_sizes,
+                "price_exp": worker.local.prices.exponent,
+                "size_exp": worker.local.sizes.exponent,
+                "bid_prices": columns[0],
+                "bid_sizes": columns[1],
+                "ask_prices": columns[2],
+                "ask_sizes": columns[3],
                 "venue_checksum": checksum,
             }
         )
@@ -144,8 +142,8 @@ class Publisher:
                 "taker_side": event.taker_side,
                 "price": price,
                 "size": size,
-                "price_exp": worker.prices.exponent,
-                "size_exp": worker.sizes.exponent,
+                "price_exp": worker.local.prices.exponent,
+                "size_exp": worker.local.sizes.exponent,
                 "ts_venue_us": event.ts_venue_us,
                 "ts_received_ns": ts_received_ns,
             }
@@ -155,8 +153,8 @@ class Publisher:
         self.counts.dropped += not taken
         return taken
 
-    def ticker(self, worker: BookWorker, event: TickerEvent, mantissas: Sequence[int], ts_received_ns: int) -> bool:
-        """Write the venue's own best bid and offer, given as (bid price, bid size, ask price, ask size)."""
+    def ticker(self, worker: BookWorker, event: TickerEvent, columns: Columns, ts_received_ns: int) -> bool:
+        """Write the venue's own best bid and offer, given as one level a side."""
         if self.congested:
             self.counts.dropped += 1
             return False
@@ -165,12 +163,12 @@ class Publisher:
                 "venue": self.venue,
                 "symbol": worker.symbol,
                 "venue_seq": event.seq,
-                "bid_price": mantissas[0],
-                "bid_size": mantissas[1],
-                "ask_price": mantissas[2],
-                "ask_size": mantissas[3],
-                "price_exp": worker.prices.exponent,
-                "size_exp": worker.sizes.exponent,
+                "bid_price": columns[0][0],
+                "bid_size": columns[1][0],
+                "ask_price": columns[2][0],
+                "ask_size": columns[3][0],
+                "price_exp": worker.local.prices.exponent,
+                "size_exp": worker.local.sizes.exponent,
                 "ts_venue_us": event.ts_venue_us,
                 "ts_received_ns": ts_received_ns,
             }

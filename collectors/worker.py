@@ -14,10 +14,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from collectors.events import BookDelta, BookSnapshot, TickerEvent, TradeEvent
-from collectors.mantissas import FinerExponent, price_mantissas, size_mantissas
+from collectors.local_book import LocalBook
 from collectors.sync_rules import APPLY, STALE, SyncRule
 from config.settings import CollectorSettings
-from market.book import OrderBook
 from market.decimals import DecimalError
 from schemas.errors import EncodeError
 from schemas.topics import market_key
@@ -40,10 +39,10 @@ class BookWorker:
     """Mirrors one instrument of one venue."""
 
     __slots__ = (
-        "_bridging", "_keyframe_at", "_keyframe_ns", "_last_event_ns", "_live_once", "_pause_ns", "_patience_s",
-        "_pending", "_retry_s", "_since_keyframe", "_settings", "_want_snapshot", "book", "counts", "epoch", "index",
-        "key", "last_seq", "native", "prices", "publisher", "rule", "since_ns", "sizes", "state", "streaming",
-        "symbol", "synced", "ts_received_ns", "ts_venue_us", "waits_for_delta",
+        "_bridging", "_keyframe_at", "_keyframe_ns", "_last_event_ns", "_live_once", "_patience_s", "_pause_ns",
+        "_pending", "_retry_s", "_settings", "_since_keyframe", "_want_snapshot", "counts", "epoch", "index", "key",
+        "last_seq", "local", "native", "publisher", "rule", "since_ns", "state", "streaming", "symbol", "synced",
+        "ts_received_ns", "ts_venue_us", "waits_for_delta",
     )  # fmt: skip
 
     def __init__(
@@ -68,9 +67,7 @@ class BookWorker:
         self.counts = counts
         self._settings = settings
         self._want_snapshot = want_snapshot
-        self.prices = price_mantissas(price_exp)
-        self.sizes = size_mantissas(size_exp)
-        self.book = OrderBook(price_exp, size_exp)
+        self.local = LocalBook(price_exp, size_exp)
         self.state = "SYNCING"
         self.since_ns = time.time_ns()
         self.epoch = last_epoch
@@ -134,19 +131,12 @@ class BookWorker:
             self._retry()
             return
         try:
-            bids = [(self._price(p), self._size(s)) for p, s, *_ in snapshot.bids]
-            asks = [(self._price(p), self._size(s)) for p, s, *_ in snapshot.asks]
-            # A finer exponent met on the way re-scales what comes after it only: read again when that happened.
-            bids = [(self.prices[p], self.sizes[s]) for p, s, *_ in snapshot.bids]
-            asks = [(self.prices[p], self.sizes[s]) for p, s, *_ in snapshot.asks]
+            self.local.load(snapshot)
         except DecimalError as error:
             self.publisher.dead_letter(repr(snapshot).encode()[:4096], f"snapshot of {self.native}: {error}", ts_ns)
             self._retry()
             return
-        book = OrderBook(self.prices.exponent, self.sizes.exponent)
-        book.bids.replace([p for p, _ in bids], [s for _, s in bids])
-        book.asks.replace([p for p, _ in asks], [s for _, s in asks])
-        self.book = book
+        book = self.local.book
         self.rule.reset()
         self.index = 0
         self.last_seq = snapshot.last_seq
@@ -186,7 +176,7 @@ class BookWorker:
     def on_trade(self, event: TradeEvent, ts_ns: int) -> None:
         """Publish a trade."""
         try:
-            price, size = self._price(event.price), self._size(event.size)
+            price, size = self.local.price(event.price), self.local.size(event.size)
         except DecimalError as error:
             self.publisher.dead_letter(repr(event).encode(), f"trade of {self.native}: {error}", ts_ns)
             return
@@ -194,15 +184,10 @@ class BookWorker:
 
     def on_ticker(self, event: TickerEvent, ts_ns: int) -> None:
         """Publish the venue's own best bid and offer."""
-        texts = (event.bid_price, event.bid_size, event.ask_price, event.ask_size)
-        prices, sizes = self.prices, self.sizes
         try:
-            mantissas = prices[texts[0]], sizes[texts[1]], prices[texts[2]], sizes[texts[3]]
-        except FinerExponent:
-            for i, text in enumerate(texts):
-                (self._size if i % 2 else self._price)(text)
-            self.on_ticker(event, ts_ns)
-            return
+            mantissas = self.local.columns(
+                ((event.bid_price, event.bid_size),), ((event.ask_price, event.ask_size),)
+            )
         except DecimalError as error:
             self.publisher.dead_letter(repr(event).encode(), f"ticker of {self.native}: {error}", ts_ns)
             return
@@ -293,38 +278,17 @@ class BookWorker:
     # How it is done.
 
     def _apply(self, delta: BookDelta, ts_ns: int) -> None:
-        prices, sizes = self.prices, self.sizes
         try:
-            bid_prices = [prices[level[0]] for level in delta.bids]
-            bid_sizes = [sizes[level[1]] for level in delta.bids]
-            ask_prices = [prices[level[0]] for level in delta.asks]
-            ask_sizes = [sizes[level[1]] for level in delta.asks]
-        except FinerExponent:
-            for levels in (delta.bids, delta.asks):
-                for level in levels:
-                    try:
-                        self._price(level[0])
-                        self._size(level[1])
-                    except DecimalError:
-                        break  # said again, and dealt with, below
-            if self.prices is prices and self.sizes is sizes:
-                self._unreadable(delta, "a number that does not fit", ts_ns)
-            else:
-                self._apply(delta, ts_ns)
-            return
+            columns = self.local.columns(delta.bids, delta.asks)
         except DecimalError as error:
             self._unreadable(delta, str(error), ts_ns)
             return
-        book = self.book
-        if bid_prices:
-            book.bids.update(bid_prices, bid_sizes)
-        if ask_prices:
-            book.asks.update(ask_prices, ask_sizes)
+        uncrossed = self.local.apply(columns)
+        book = self.local.book
         if self.rule.max_depth is not None:
             book.bids.cut(self.rule.max_depth)
             book.asks.cut(self.rule.max_depth)
-        bids, asks = book.bids.order, book.asks.order
-        if bids and asks and bids[-1] >= -asks[-1]:
+        if not uncrossed:
             self.counts.crossed += 1
             self.gap(f"crossed after {delta.last_seq}")
             return
@@ -343,9 +307,7 @@ class BookWorker:
         self._pause_ns += (pause - self._pause_ns) >> 4
         self.ts_received_ns = ts_ns
         try:
-            taken = self.publisher.book(
-                self, "DELTA", before, bid_prices, bid_sizes, ask_prices, ask_sizes, delta.checksum
-            )
+            taken = self.publisher.book(self, "DELTA", before, columns, delta.checksum)
         except EncodeError as error:
             self._unreadable(delta, str(error), ts_ns)
             return
@@ -354,16 +316,19 @@ class BookWorker:
             self.gap("kafka is behind")
             return
         self.counts.book_events += 1
-        levels = len(bid_prices) + len(ask_prices)
+        levels = len(columns[0]) + len(columns[2])
         self.counts.levels += levels
         self._since_keyframe += levels
         every = self._settings.keyframe_events
         if every:
             if self.index % every == 0:
                 self._keyframe(ts_ns)
-        elif self._since_keyframe >= self._keyframe_at and self.state == "LIVE":
-            if ts_ns - self._keyframe_ns >= self._settings.keyframe_min_s * 1e9:
-                self._keyframe(ts_ns)
+        elif (
+            self._since_keyframe >= self._keyframe_at
+            and self.state == "LIVE"
+            and ts_ns - self._keyframe_ns >= self._settings.keyframe_min_s * 1e9
+        ):
+            self._keyframe(ts_ns)
 
     def _unreadable(self, delta: BookDelta, why: str, ts_ns: int) -> None:
         self.publisher.dead_letter(repr(delta).encode()[:4096], f"delta of {self.native}: {why}", ts_ns)
@@ -372,14 +337,14 @@ class BookWorker:
     def _keyframe(self, now_ns: int) -> None:
         if self._write_whole("KEYFRAME"):
             self.counts.keyframes += 1
-            self.counts.keyframe_levels += len(self.book.bids) + len(self.book.asks)
+            self.counts.keyframe_levels += len(self.local.book.bids) + len(self.local.book.asks)
         else:
             self._keyframe_ns = now_ns  # congested: the next one is as good
 
     def _write_whole(self, kind: str) -> bool:
-        bids, asks = self.book.bids.columns(), self.book.asks.columns()
+        bids, asks = self.local.book.bids.columns(), self.local.book.asks.columns()
         try:
-            taken = self.publisher.book(self, kind, -1, *bids, *asks)
+            taken = self.publisher.book(self, kind, -1, (*bids, *asks))
         except EncodeError as error:
             self.publisher.dead_letter(b"", f"{kind.lower()} of {self.native}: {error}", time.time_ns())
             return False
@@ -389,24 +354,8 @@ class BookWorker:
             self._keyframe_ns = time.time_ns()
         return taken
 
-    def _price(self, text: str) -> int:
-        try:
-            return self.prices[text]
-        except FinerExponent as error:
-            self.prices = price_mantissas(error.exponent)
-            self.book.refine(error.exponent, self.book.size_exp)
-            return self.prices[text]
-
-    def _size(self, text: str) -> int:
-        try:
-            return self.sizes[text]
-        except FinerExponent as error:
-            self.sizes = size_mantissas(error.exponent)
-            self.book.refine(self.book.price_exp, error.exponent)
-            return self.sizes[text]
-
     def _buffer(self, delta: BookDelta, ts_ns: int) -> None:
-        if self.state in ("HALTED", "DELISTED") or not self.streaming and self.state != "SYNCING":
+        if self.state in ("HALTED", "DELISTED") or (not self.streaming and self.state != "SYNCING"):
             return
         pending = self._pending
         if len(pending) >= self._settings.pending_max:

@@ -1,0 +1,75 @@
+"""The collector's own book of one instrument, fed with the venue's texts: exact integers, finer exponents as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from collectors.events import BookSnapshot, Level
+from collectors.mantissas import FinerExponent, price_mantissas, size_mantissas
+from market.book import OrderBook
+
+Columns = tuple[list[int], list[int], list[int], list[int]]
+"""(bid prices, bid sizes, ask prices, ask sizes) as mantissas at the book's exponents."""
+
+
+class LocalBook:
+    """An order book and the exponents in which it reads numbers. A finer number re-scales it; nothing is rounded."""
+
+    __slots__ = ("book", "prices", "sizes")
+
+    def __init__(self, price_exp: int, size_exp: int) -> None:
+        self.prices = price_mantissas(price_exp)
+        self.sizes = size_mantissas(size_exp)
+        self.book = OrderBook(price_exp, size_exp)
+
+    def price(self, text: str) -> int:
+        """The text's mantissa, after making the exponent as fine as it needs. Raises DecimalError."""
+        try:
+            return self.prices[text]
+        except FinerExponent as error:
+            self.prices = price_mantissas(error.exponent)
+            self.book.refine(error.exponent, self.book.size_exp)
+            return self.prices[text]
+
+    def size(self, text: str) -> int:
+        """The same for a size."""
+        try:
+            return self.sizes[text]
+        except FinerExponent as error:
+            self.sizes = size_mantissas(error.exponent)
+            self.book.refine(self.book.price_exp, error.exponent)
+            return self.sizes[text]
+
+    def columns(self, bids: Sequence[Level], asks: Sequence[Level]) -> Columns:
+        """The levels' mantissas, all at the same exponents. Raises DecimalError for what is no number or does not fit."""
+        prices, sizes = self.prices, self.sizes
+        try:
+            return (
+                [prices[level[0]] for level in bids],
+                [sizes[level[1]] for level in bids],
+                [prices[level[0]] for level in asks],
+                [sizes[level[1]] for level in asks],
+            )
+        except FinerExponent:
+            for levels in (bids, asks):
+                for level in levels:
+                    self.price(level[0])
+                    self.size(level[1])
+            # Read again: what was read before the exponent changed is at the coarser one.
+            return self.columns(bids, asks)
+
+    def load(self, snapshot: BookSnapshot) -> None:
+        """Replace the book. Raises DecimalError, and then the old book stands."""
+        columns = self.columns(snapshot.bids, snapshot.asks)
+        self.book = OrderBook(self.prices.exponent, self.sizes.exponent)
+        self.book.apply(*columns, self.prices.exponent, self.sizes.exponent, replace=True)
+
+    def apply(self, columns: Columns) -> bool:
+        """Set these levels; gives whether the book is uncrossed."""
+        book = self.book
+        if columns[0]:
+            book.bids.update(columns[0], columns[1])
+        if columns[2]:
+            book.asks.update(columns[2], columns[3])
+        bids, asks = book.bids.order, book.asks.order
+        return not bids or not asks or bids[-1] < -asks[-1]
