@@ -1,0 +1,133 @@
+"""Records what a venue sends, as a capture in format H: a line ``RECV_NS JSON`` for each frame and each snapshot."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from collectors.discovery import Discovery
+from collectors.errors import CollectorError, RestError, VenueUnreachable
+from collectors.events import BookDelta
+from collectors.metrics import Counts
+from collectors.rest import RestClient
+from collectors.stream import ConnectionPool
+from collectors.venue import Parser, Venue, adapter
+from config.settings import Settings
+
+TRIES = 5
+
+
+class _Tape:
+    """Stands where the pipeline stands in a collector: writes every frame, and asks for a snapshot after the first delta."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self.out = out
+        self.frames = 0
+        self.workers: dict[str, _Follower] = {}
+
+    def receiver(self, parse: Parser, on_reply: Callable[..., None], on_broken: Callable[[str], None]) -> Callable[[bytes, int], None]:
+        def receive(frame: bytes, ts_ns: int) -> None:
+            events = parse(frame)
+            for event in events:
+                if not hasattr(event, "native"):
+                    on_reply(event)
+                    return
+                if isinstance(event, BookDelta) and (follower := self.workers.get(event.native)) is not None:
+                    follower.seen.set()
+            self.write(frame, ts_ns)
+
+        return receive
+
+    def write(self, frame: bytes, ts_ns: int) -> None:
+        """One line; the body is put on one line when the venue broke it."""
+        self.out.write(b"%d %s\n" % (ts_ns, frame.replace(b"\r", b"").replace(b"\n", b"")))
+        self.frames += 1
+
+
+class _Follower:
+    """Answers the pool in a worker's place."""
+
+    def __init__(self) -> None:
+        self.seen = asyncio.Event()
+
+    def on_subscribed(self) -> None:
+        """Nothing to do: the snapshot follows the first delta."""
+
+    def on_stream_lost(self, reason: str) -> None:
+        """A capture with a hole is of no use as one stream."""
+        self.seen.clear()
+
+    def refused(self, reason: str) -> None:
+        """The venue does not know it."""
+
+
+async def record(
+    settings: Settings, name: str, symbols: Sequence[str], out: Path, seconds: float, say: Callable[[str], None]
+) -> int:
+    """Record these instruments until ``seconds`` are over (0: until cancelled); gives the number of lines.
+
+    Raises CollectorError (VenueUnreachable, unknown symbols).
+    """
+    own = settings.venue(name)
+    venue = adapter(own.adapter)(tickers=True)
+    counts = Counts()
+    rest = RestClient(
+        own.rest_url or venue.rest_url, counts,
+        weight_per_minute=own.rest_weight_per_minute or venue.limits.rest_weight_per_minute,
+        concurrency=venue.limits.rest_concurrency,
+    )  # fmt: skip
+    opener = gzip.open if out.suffix == ".gz" else open
+    async with rest:
+        natives = await _natives(venue, rest, name, symbols)
+        with cast(BinaryIO, opener(out, "wb")) as file:
+            tape = _Tape(file)
+            tape.workers = {native: _Follower() for native in natives}
+            url = (own.ws_url or venue.ws_url).rstrip("/")
+            pool = ConnectionPool(name, venue, url, tape, counts, silence_s=60)  # pyright: ignore[reportArgumentType]
+            pool.subscribe(natives)
+            snapshots = [asyncio.create_task(_snapshot(venue, rest, tape, native, say)) for native in natives]
+            try:
+                started = time.monotonic()
+                while not seconds or time.monotonic() - started < seconds:
+                    await asyncio.sleep(min(1.0, seconds or 1.0))
+                    if not pool.connected.is_set() and time.monotonic() - started > 20:
+                        raise VenueUnreachable(f"{name}: no websocket connection to {pool.url} within 20 s")
+                    say(f"{tape.frames} messages")
+            except asyncio.CancelledError:
+                pass  # Ctrl-C: what was recorded is whole lines
+            finally:
+                for task in snapshots:
+                    task.cancel()
+                await pool.close()
+    return tape.frames
+
+
+async def _natives(venue: Venue, rest: RestClient, name: str, symbols: Sequence[str]) -> list[str]:
+    for attempt in range(TRIES):
+        try:
+            body = await rest.get(venue.instruments_request())
+            break
+        except RestError as error:
+            if attempt == TRIES - 1:
+                raise VenueUnreachable(f"{name}: the venue could not be read after {TRIES} tries: {error}") from error
+            await asyncio.sleep(0.5 * 2**attempt)
+    listings = Discovery.by_symbol(venue.parse_instruments(body))
+    if unknown := [symbol for symbol in symbols if symbol not in listings]:
+        raise CollectorError(f"{name} has no instrument {', '.join(unknown)}; it has e.g. {', '.join(sorted(listings)[:5])}")
+    return [listings[symbol].native_id for symbol in symbols]
+
+
+async def _snapshot(venue: Venue, rest: RestClient, tape: _Tape, native: str, say: Callable[[str], None]) -> None:
+    await tape.workers[native].seen.wait()
+    while True:
+        try:
+            body = await rest.get(venue.snapshot_request(native))
+            tape.write(body, time.time_ns())
+            return
+        except RestError as error:
+            say(f"snapshot of {native}: {error}; trying again")
+            await asyncio.sleep(1)
