@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from collectors.discovery import Discovery
-from collectors.errors import CollectorError, RestError, VenueUnreachable
+from collectors.errors import CollectorError, MalformedFrame, RestError, VenueUnreachable
 from collectors.events import BookDelta
 from collectors.metrics import Counts
 from collectors.rest import RestClient
@@ -31,7 +31,10 @@ class _Tape:
 
     def receiver(self, parse: Parser, on_reply: Callable[..., None], on_broken: Callable[[str], None]) -> Callable[[bytes, int], None]:
         def receive(frame: bytes, ts_ns: int) -> None:
-            events = parse(frame)
+            try:
+                events = parse(frame)
+            except MalformedFrame:
+                events = ()  # recorded all the same: that is what a capture is for
             for event in events:
                 if not hasattr(event, "native"):
                     on_reply(event)
