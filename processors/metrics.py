@@ -1,0 +1,86 @@
+"""Every number that a processor counts, declared once, and how Prometheus reads them.
+
+The hot path adds to plain integers; they become metric families when someone scrapes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+
+def _counter(text: str) -> int:
+    return field(default=0, metadata={"help": text})
+
+
+@dataclass(slots=True)
+class Counts:
+    """The counters of one processor."""
+
+    events: int = _counter("Book events applied")
+    batches: int = _counter("Batches of records taken from Kafka")
+    statuses: int = _counter("Book statuses taken over")
+    replayed: int = _counter("Events that were in the book already, read again after a restart")
+    fenced: int = _counter("Events of an older epoch, whose writer no longer owns the book")
+    unsynced: int = _counter("Deltas of books that wait for a snapshot or key frame")
+    gaps: int = _counter("Books that missed an index")
+    keyframes_ok: int = _counter("Key frames equal to the book")
+    keyframes_bad: int = _counter("Key frames that held another book: each one is an alarm")
+    crossed: int = _counter("Events after which the best bid was at or above the best ask")
+    dead_letters: int = _counter("Records that could not be read, written to dead.letter")
+    bbo: int = _counter("Records written to derived.bbo")
+    dropped: int = _counter("Derived records not written because Kafka was behind")
+    checkpoints: int = _counter("Books written to the table")
+    commits: int = _counter("Commits of offsets that checkpoints cover")
+    restored: int = _counter("Books read back from the table")
+    rebalances: int = _counter("Assignments of partitions")
+
+
+@dataclass(slots=True)
+class Gauges:
+    """What is measured at the moment of a scrape."""
+
+    books: Callable[[], Mapping[str, int]] = dict
+    lag: Callable[[], Mapping[str, int]] = dict
+    """Records not yet processed, by partition of market.book."""
+    failed_deliveries: Callable[[], int] = int
+    partitions: Callable[[], int] = int
+
+
+class ProcessorMetrics:
+    """A Prometheus collector over one processor's counts. Names: ``processor_<field>_total``."""
+
+    def __init__(self, counts: Counts, gauges: Gauges) -> None:
+        self.counts = counts
+        self.gauges = gauges
+        self.started_s = time.time()
+
+    def collect(self) -> Iterable[Metric]:
+        """The metric families, as prometheus_client asks for them."""
+        for item in fields(self.counts):
+            family = CounterMetricFamily(f"processor_{item.name}", item.metadata["help"])
+            family.add_metric([], getattr(self.counts, item.name), created=self.started_s)
+            yield family
+        books = GaugeMetricFamily("processor_books", "Books of this process by state", labels=["state"])
+        for state, number in self.gauges.books().items():
+            books.add_metric([state], number)
+        yield books
+        lag = GaugeMetricFamily("processor_lag", "Records of market.book not yet processed", labels=["partition"])
+        for partition, number in self.gauges.lag().items():
+            lag.add_metric([partition], number)
+        yield lag
+        for name, text, read in (
+            ("failed_deliveries", "Derived records that Kafka did not take", self.gauges.failed_deliveries),
+            ("partitions", "Partitions of market.book that this process holds", self.gauges.partitions),
+        ):
+            yield GaugeMetricFamily(f"processor_{name}", text, value=read())
+
+    def exposition(self) -> bytes:
+        """The text of ``/metrics``."""
+        registry = CollectorRegistry()
+        registry.register(self)  # pyright: ignore[reportArgumentType]
+        return generate_latest(registry)
