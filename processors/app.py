@@ -243,6 +243,7 @@ def main(settings: Settings) -> int:
     except BusError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_NO_BROKER
+    settings.processor.data_dir.mkdir(parents=True, exist_ok=True)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     processor = Processor(settings, bootstrap)
