@@ -1,0 +1,77 @@
+"""A venue's own exact books, kept apart from everything that mirrors them, and remembered for a while."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from decimal import Decimal
+
+Texts = list[list[str]]
+"""[price, size] decimal texts, best first."""
+
+
+class TruthError(Exception):
+    """The venue no longer remembers that sequence number, or has not reached it; the text says which."""
+
+
+class TruthBook:
+    """One book: price → size as Decimal, plus what each event overwrote, so that a past moment can be rebuilt."""
+
+    def __init__(self, remember: int = 20_000) -> None:
+        self.sides: tuple[dict[Decimal, Decimal], dict[Decimal, Decimal]] = ({}, {})
+        self.seq = 0
+        self._undo: deque[tuple[int, tuple[tuple[int, Decimal, Decimal], ...]]] = deque(maxlen=remember)
+        """(sequence number before the event, ((side, price, size before), …)), oldest first."""
+
+    def load(self, seq: int, bids: Iterable[list[str]], asks: Iterable[list[str]]) -> None:
+        """Replace the book by a snapshot; the past is forgotten."""
+        self.sides = tuple({Decimal(p): Decimal(s) for p, s, *_ in side} for side in (bids, asks))  # pyright: ignore
+        self.seq = seq
+        self._undo.clear()
+
+    def apply(self, seq: int, bids: Iterable[tuple[str, str]], asks: Iterable[tuple[str, str]]) -> None:
+        """Apply one event that ends at ``seq``."""
+        before: list[tuple[int, Decimal, Decimal]] = []
+        for number, levels in enumerate((bids, asks)):
+            side = self.sides[number]
+            for price_text, size_text in levels:
+                price, size = Decimal(price_text), Decimal(size_text)
+                before.append((number, price, side.get(price, Decimal(0))))
+                if size:
+                    side[price] = size
+                else:
+                    side.pop(price, None)
+        self._undo.append((self.seq, tuple(before)))
+        self.seq = seq
+
+    def at(self, seq: int | None = None) -> tuple[int, Texts, Texts]:
+        """(seq, bids, asks) now, or exactly at a past ``seq``. Raises TruthError."""
+        sides = self.sides
+        if seq is not None and seq != self.seq:
+            if seq > self.seq:
+                raise TruthError(f"{seq} is not reached yet, the venue is at {self.seq}")
+            sides = (dict(self.sides[0]), dict(self.sides[1]))
+            for at, changes in reversed(self._undo):
+                for number, price, size in reversed(changes):
+                    if size:
+                        sides[number][price] = size
+                    else:
+                        sides[number].pop(price, None)
+                if at == seq:
+                    break
+                if at < seq:
+                    raise TruthError(f"{seq} lies inside of an event")
+            else:
+                raise TruthError(f"{seq} is too long ago")
+        bids, asks = sides
+        return (
+            self.seq if seq is None else seq,
+            [[plain(p), plain(bids[p])] for p in sorted(bids, reverse=True)],
+            [[plain(p), plain(asks[p])] for p in sorted(asks)],
+        )
+
+
+def plain(value: Decimal) -> str:
+    """Plain decimal text without an exponent or trailing zeros."""
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
