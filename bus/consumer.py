@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
@@ -11,6 +12,8 @@ from config.settings import Settings
 
 Position = tuple[str, int]
 """(topic, partition)"""
+
+OFFSETS_TIMEOUT_S = 30
 
 FAST = {
     "fetch.min.bytes": 1,
@@ -57,12 +60,17 @@ class TailReader:
         self._consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in self._positions.items()])
 
     def _watermarks(self, position: Position) -> tuple[int, int]:
-        from confluent_kafka import TopicPartition
+        from confluent_kafka import KafkaException, TopicPartition
 
-        answer = self._consumer.get_watermark_offsets(TopicPartition(*position), timeout=30)
-        if answer is None:
-            raise BusError(f"no offsets for {position[0]}[{position[1]}] within 30 s")
-        return answer
+        deadline = time.monotonic() + OFFSETS_TIMEOUT_S
+        while True:
+            try:
+                return self._consumer.get_watermark_offsets(TopicPartition(*position), timeout=5)
+            except KafkaException as error:
+                # A topic that was created a moment ago, or a broker that moves its leaders: asked again.
+                if time.monotonic() > deadline:
+                    raise BusError(f"no offsets for {position[0]}[{position[1]}]: {error}") from error
+            time.sleep(0.05)
 
     @property
     def positions(self) -> dict[Position, int]:
@@ -87,8 +95,6 @@ class TailReader:
 
     def read_to_end(self, timeout_s: float = 60) -> list[Any]:
         """Every record up to where the log ended when this was called; raises BusError when that takes too long."""
-        import time
-
         ends, out = self.ends(), list[Any]()
         deadline = time.monotonic() + timeout_s
         while any(self._positions[p] < end for p, end in ends.items()):

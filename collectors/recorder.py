@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -129,6 +130,9 @@ async def _snapshot(venue: Venue, rest: RestClient, tape: _Tape, native: str, sa
     while True:
         try:
             body = await rest.get(venue.snapshot_request(native))
+            # Not every venue's answer says whose it is, and several instruments may share a capture.
+            if b'"symbol"' not in body[:200]:
+                body = body.rstrip()[:-1] + b',"symbol":' + json.dumps(native).encode() + b"}"
             tape.write(body, time.time_ns())
             return
         except RestError as error:

@@ -1,0 +1,33 @@
+"""Simulated venues as processes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from simulator.capture_venue import CaptureVenue
+from simulator.synthetic import SyntheticVenue
+from simulator.venue_server import serve_forever
+
+
+def run_synthetic(*, adapter: str, instruments: int, rate: float, seed: int, host: str, port: int) -> None:
+    """Serve a synthetic venue until SIGTERM or SIGINT."""
+    import uvloop
+
+    async def run() -> None:
+        await serve_forever(SyntheticVenue(adapter, instruments=instruments, rate=rate, seed=seed), host, port)
+
+    uvloop.run(run())
+
+
+def run_capture(
+    paths: Sequence[Path], *, speed: float, drop_every: int, seed: int, host: str, port: int
+) -> None:
+    """Serve captures until SIGTERM or SIGINT. Raises CaptureError."""
+    import uvloop
+
+    async def run() -> None:
+        await serve_forever(CaptureVenue(paths, speed=speed, drop_every=drop_every, seed=seed), host, port)
+
+    uvloop.run(run())
+
