@@ -44,6 +44,12 @@ class TruthBook:
         self._undo.append((self.seq, tuple(before)))
         self.seq = seq
 
+    def seq_behind(self, events: int) -> int:
+        """The sequence number of ``events`` events ago, as far back as it is remembered."""
+        if not events or not self._undo:
+            return self.seq
+        return self._undo[-min(events, len(self._undo))][0]
+
     def at(self, seq: int | None = None) -> tuple[int, Texts, Texts]:
         """(seq, bids, asks) now, or exactly at a past ``seq``. Raises TruthError."""
         sides = self.sides
