@@ -1,50 +1,49 @@
-# Everything a user or a developer starts. `make` alone lists the targets.
-
-PYTHON_FILES = git ls-files '*.py' ':!tests'
-MAX_LINES = 400
-VENUE ?= binance-spot
-SYMBOLS ?=
-
+# Two commands do all the set-up: `make demo` and `make test`.
+SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo live test check lock bench clean
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+MAX_LINES := 400
 
-help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+.PHONY: help setup demo live test check lint bench lock clean
 
-setup: .venv/.installed ## install everything into .venv (and Java and Maven, where this may be done)
-	@tools/setup.sh java
+help: ## Show these targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
-.venv/.installed: requirements.lock pyproject.toml
-	@tools/setup.sh python
-	@touch $@
+setup: $(STAMP) ## Create .venv with everything that is needed (Java and Maven too, where apt-get may install them)
+	@deploy/install-java.sh
 
-demo: setup ## the whole system on this machine, with a proof; DURATION=30 ends it, CAPTURES=folder plays captures too
-	.venv/bin/venue-mirror demo
+$(STAMP): requirements.lock pyproject.toml
+	@deploy/install-python.sh $(VENV)
+	@touch $(STAMP)
 
-live: setup ## the same against a real venue's public data; VENUE=binance-spot SYMBOLS=BTC/USDT,ETH/USDT
-	.venv/bin/venue-mirror live $(VENUE) $(if $(SYMBOLS),--symbols "$(SYMBOLS)")
+demo: setup ## Run everything against simulated venues (DURATION=30: end with a proof; CAPTURES=folder: play captures too)
+	@$(BIN)/venue-mirror demo
 
-test: setup ## every test, with a real Kafka
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+live: setup ## Mirror a real venue: make live VENUE=binance-spot SYMBOLS=BTC/USDT,ETH/USDT
+	@$(BIN)/venue-mirror live $(or $(VENUE),binance-spot) --symbols "$(SYMBOLS)"
 
-check: .venv/.installed ## style, types, rooms, dependencies, schemas: under a minute
-	.venv/bin/ruff check .
-	.venv/bin/lint-imports
-	.venv/bin/deptry .
-	.venv/bin/python -m schemas.compatibility
-	@$(PYTHON_FILES) | xargs wc -l | awk '$$2 != "total" && $$1 > $(MAX_LINES) \
-		{ print $$2 " has " $$1 " lines: above $(MAX_LINES) it is two ideas"; bad = 1 } END { exit bad }'
-	.venv/bin/pyright
+test: setup ## Run all tests, on a real Kafka
+	@echo "running the tests: a real Kafka broker, simulated venues, separate processes; about ten minutes on two cores"
+	@$(BIN)/python -m pytest $(ARGS)
 
-lock: ## choose the versions of all dependencies anew (needs uv)
-	uv pip compile --upgrade --no-emit-index-url --generate-hashes --universal --no-annotate --no-header \
-		--python-version 3.11 --all-extras --output-file requirements.lock pyproject.toml
+check: setup ## Format, types, imports, dependencies, schemas, file lengths; under a minute
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/python -m schemas.compatibility
+	@find . -name '*.py' -not -path './$(VENV)/*' -not -path './tests/*' -not -path './build/*' -print0 \
+	  | xargs -0 wc -l | awk '$$2 != "total" && $$1 > $(MAX_LINES) {print "longer than $(MAX_LINES) lines: " $$2; bad = 1} END {exit bad}'
 
-bench: setup ## the numbers of the README's table
-	.venv/bin/python -m benchmarks.collector
-	.venv/bin/python -m benchmarks.processor
+bench: setup ## Print what is claimed about speed, as ratios
+	@$(BIN)/python benchmarks/collector.py
+	@$(BIN)/python benchmarks/processor.py
 
-clean: ## stop the embedded broker; remove .venv, its data and every cache of the project
-	@if [ -x .venv/bin/venue-mirror ]; then .venv/bin/venue-mirror broker stop || true; fi
-	rm -rf .venv .venue-mirror .pytest_cache .hypothesis .ruff_cache .import_linter_cache build *.egg-info
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+lock: ## Lock the dependencies again (needs uv)
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header -o requirements.lock
+
+clean: ## Remove what setup, demo and tests made (the cache of Kafka's jars stays)
+	rm -rf $(VENV) .venue-mirror build *.egg-info .pytest_cache .hypothesis .ruff_cache
