@@ -6,6 +6,7 @@ KAFKA_BOOTSTRAP_SERVERS instead.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from bus.errors import BrokerStartError
 from config.settings import BrokerSettings
@@ -109,7 +111,9 @@ class EmbeddedBroker:
         if not (logs / "meta.properties").exists():
             self._log("kafka: formatting its storage")
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-            self._format([*command, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(properties)])
+            self._format(
+                [*command, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(properties)]
+            )
         started = time.monotonic()
         self._log(f"kafka: starting Apache Kafka {KAFKA_VERSION} on 127.0.0.1:{port}, data in {self.settings.data_dir}")
         with (self.dir / "broker.log").open("ab") as out:
@@ -201,7 +205,8 @@ class EmbeddedBroker:
             if process.poll() is not None:
                 raise BrokerStartError(f"kafka ended with code {process.returncode}:\n{self._log_tail()}")
             if not _is_free(port):
-                admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "error_cb": lambda _: None})
+                config: Any = {"bootstrap.servers": bootstrap, "log_level": 0, "error_cb": _ignore}
+                admin = AdminClient(config)
                 try:
                     if admin.list_topics(timeout=2).brokers:
                         return
@@ -265,10 +270,12 @@ def _is_ours(pid: int, data_dir: Path) -> bool:
 
 
 def _reap(pid: int) -> None:
-    try:
+    with contextlib.suppress(ChildProcessError):  # started by another process: that one's child
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass  # started by another process: that one's child
+
+
+def _ignore(_: object) -> None:
+    """Nobody needs to be told that a broker which starts does not answer yet."""
 
 
 def _is_free(port: int) -> bool:

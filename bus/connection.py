@@ -42,6 +42,10 @@ def password(kafka: KafkaSettings) -> str:
         raise BusError(f"cannot read kafka.sasl_password_file {kafka.sasl_password_file}: {error}") from error
 
 
+def _ignore(_: Any) -> None:
+    """The answer, or its absence, is all that is asked for."""
+
+
 def _log_error(error: Any) -> None:
     log.warning("kafka: %s", error)
 
@@ -77,7 +81,9 @@ def ssl_context(kafka: KafkaSettings) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context(cafile=str(kafka.ssl_ca_file) if kafka.ssl_ca_file else None)
     if kafka.ssl_certificate_file is not None:
-        context.load_cert_chain(str(kafka.ssl_certificate_file), str(kafka.ssl_key_file) if kafka.ssl_key_file else None)
+        context.load_cert_chain(
+            str(kafka.ssl_certificate_file), str(kafka.ssl_key_file) if kafka.ssl_key_file else None
+        )
     return context
 
 
@@ -87,7 +93,8 @@ def require_broker(settings: Settings, timeout_s: float = 10) -> str:
     from confluent_kafka.admin import AdminClient
 
     config = client_config(settings)
-    admin = AdminClient({**config, "error_cb": lambda _: None})
+    config["error_cb"] = _ignore
+    admin = AdminClient(config)
     try:
         admin.list_topics(timeout=timeout_s)
     except KafkaException as error:

@@ -80,7 +80,8 @@ class TailReader:
     def poll(self, max_records: int = 1000, timeout_s: float = 0.1) -> list[Any]:
         """The next records (confluent_kafka.Message), without errors; waits up to ``timeout_s`` for the first."""
         messages: list[Any] = []
-        for message in self._consumer.consume(max_records, timeout_s):
+        fetched: list[Any] = self._consumer.consume(max_records, timeout_s)
+        for message in fetched:
             if (error := message.error()) is not None:
                 if error.fatal():
                     raise BusError(f"reading Kafka failed: {error}")

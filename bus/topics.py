@@ -1,3 +1,4 @@
+# pyright: reportPrivateImportUsage=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 """Creating and comparing the topics of the catalogue. Nothing is ever shrunk or deleted."""
 
 from __future__ import annotations

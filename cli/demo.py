@@ -18,7 +18,7 @@ from rich.live import Live
 from cli.proof import Proof, Truth
 from cli.screen import Sample, line, sample, screen
 from cli.stack import Child, Stack, StackError, free_port, private_broker
-from cli.views import Views, ViewError
+from cli.views import ViewError, Views
 from collectors.venue import adapter
 from config.settings import Settings, VenueSettings
 
@@ -147,9 +147,15 @@ def stop_event() -> asyncio.Event:
 
 
 def _tuned(settings: Settings) -> Settings:
-    collector = settings.collector.model_copy(update={"discovery_s": 5.0, "keyframe_max_s": 10.0, "keyframe_min_s": 2.0})
+    collector = settings.collector.model_copy(
+        update={"discovery_s": 5.0, "keyframe_max_s": 10.0, "keyframe_min_s": 2.0}
+    )
     processor = settings.processor.model_copy(
-        update={"data_dir": DEMO_DIR / "faust", "web_port": free_port(), "app_id": f"venue-mirror-demo-{int(time.time())}"}
+        update={
+            "data_dir": DEMO_DIR / "faust",
+            "web_port": free_port(),
+            "app_id": f"venue-mirror-demo-{int(time.time())}",
+        }
     )
     return settings.model_copy(update={"collector": collector, "processor": processor})
 
@@ -231,4 +237,3 @@ async def _conclude(rooms: Rooms, proof: Proof, expected: int, say: Say) -> int:
     if not complete:
         say(f"error: {expected} books expected, {len(books)} mirrored, {seen} compared at the end")
     return 0 if not mismatches and complete else 1
-

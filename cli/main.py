@@ -25,7 +25,9 @@ app = typer.Typer(
 broker_app = typer.Typer(no_args_is_help=True, help="The embedded broker: Apache Kafka itself, on this machine.")
 topics_app = typer.Typer(no_args_is_help=True, help="The topics of the catalogue on the broker.")
 query_app = typer.Typer(no_args_is_help=True, help="Ask the processors' web views.")
-simulate_app = typer.Typer(no_args_is_help=True, help="Venues that speak the real venues' protocols, with ground truth.")
+simulate_app = typer.Typer(
+    no_args_is_help=True, help="Venues that speak the real venues' protocols, with ground truth."
+)
 app.add_typer(broker_app, name="broker")
 app.add_typer(topics_app, name="topics")
 app.add_typer(query_app, name="query")

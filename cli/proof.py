@@ -102,4 +102,3 @@ def _difference(mirrored: Mapping[str, Any], truth: Mapping[str, Any]) -> str:
         if len(ours) != len(theirs):
             return f"{len(ours)} {side}, the venue has {len(theirs)}"
     return "equal"
-

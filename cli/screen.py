@@ -99,7 +99,11 @@ def screen(now: Sample, before: Sample | None, elapsed_s: float, links: dict[str
     for b in featured(now.books):
         bid, ask = b["bid"] or ["", ""], b["ask"] or ["", ""]
         best.add_row(b["venue"], b["symbol"], state_text(b["state"]), bid[1], bid[0], ask[0], ask[1], str(b["age_ms"]))
-    mismatches = f"[bold green]mismatches {now.mismatches}[/]" if not now.mismatches else f"[bold red]mismatches {now.mismatches}[/]"
+    mismatches = (
+        f"[bold green]mismatches {now.mismatches}[/]"
+        if not now.mismatches
+        else f"[bold red]mismatches {now.mismatches}[/]"
+    )
     summary = (
         f"{elapsed_s:,.0f} s   applied {processed:,.0f} events/s   lag {now.lag}   key frames ok {now.keyframes_ok:,}   "
         f"compared with the venues' truth {now.compared}   {mismatches}   dead letters {now.dead_letters}"

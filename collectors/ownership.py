@@ -137,7 +137,9 @@ class Ownership:
         try:
             done.result(REVOKE_TIMEOUT_S)
         except TimeoutError:
-            log.error("giving partitions back took longer than %d s; the new owner's epoch fences us off", REVOKE_TIMEOUT_S)
+            log.error(
+                "giving partitions back took longer than %d s; the new owner's epoch fences us off", REVOKE_TIMEOUT_S
+            )
 
 
 def _call_all(calls: list[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:

@@ -30,7 +30,9 @@ class _Tape:
         self.frames = 0
         self.workers: dict[str, _Follower] = {}
 
-    def receiver(self, parse: Parser, on_reply: Callable[..., None], on_broken: Callable[[str], None]) -> Callable[[bytes, int], None]:
+    def receiver(
+        self, parse: Parser, on_reply: Callable[..., None], on_broken: Callable[[str], None]
+    ) -> Callable[[bytes, int], None]:
         def receive(frame: bytes, ts_ns: int) -> None:
             try:
                 events = parse(frame)
@@ -111,6 +113,7 @@ async def record(
 
 
 async def _natives(venue: Venue, rest: RestClient, name: str, symbols: Sequence[str]) -> list[str]:
+    body = b""
     for attempt in range(TRIES):
         try:
             body = await rest.get(venue.instruments_request())
@@ -121,7 +124,9 @@ async def _natives(venue: Venue, rest: RestClient, name: str, symbols: Sequence[
             await asyncio.sleep(0.5 * 2**attempt)
     listings = Discovery.by_symbol(venue.parse_instruments(body))
     if unknown := [symbol for symbol in symbols if symbol not in listings]:
-        raise CollectorError(f"{name} has no instrument {', '.join(unknown)}; it has e.g. {', '.join(sorted(listings)[:5])}")
+        raise CollectorError(
+            f"{name} has no instrument {', '.join(unknown)}; it has e.g. {', '.join(sorted(listings)[:5])}"
+        )
     return [listings[symbol].native_id for symbol in symbols]
 
 

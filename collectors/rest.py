@@ -52,7 +52,9 @@ class WeightLimit:
 class RestClient:
     """GETs below one address. Use as an async context manager."""
 
-    def __init__(self, base_url: str, counts: Counts, *, weight_per_minute: int, concurrency: int, timeout_s: float = 15) -> None:
+    def __init__(
+        self, base_url: str, counts: Counts, *, weight_per_minute: int, concurrency: int, timeout_s: float = 15
+    ) -> None:
         self.base_url = base_url.rstrip("/")
         self.limit = WeightLimit(weight_per_minute)
         self._counts = counts
@@ -61,7 +63,9 @@ class RestClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> RestClient:
-        self._session = aiohttp.ClientSession(timeout=self._timeout, headers={"User-Agent": "venue-mirror"}, trust_env=True)
+        self._session = aiohttp.ClientSession(
+            timeout=self._timeout, headers={"User-Agent": "venue-mirror"}, trust_env=True
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -50,6 +50,7 @@ class Snapshots:
             worker, epoch = await self._queue.get()
             if not self._asked_still(worker, epoch):
                 continue
+            body = b""
             try:
                 body = await self._rest.get(self._venue.snapshot_request(worker.native))
                 ts_ns = time.time_ns()
@@ -67,6 +68,4 @@ class Snapshots:
                 worker.on_snapshot(snapshot, ts_ns, epoch)
 
     def _asked_still(self, worker: BookWorker, epoch: int) -> bool:
-        return (
-            worker.epoch == epoch and not worker.synced and self._pipeline.workers.get(worker.native) is worker
-        )
+        return worker.epoch == epoch and not worker.synced and self._pipeline.workers.get(worker.native) is worker

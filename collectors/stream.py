@@ -228,7 +228,9 @@ class Connection:
 class ConnectionPool:
     """All connections of one venue in this process."""
 
-    def __init__(self, name: str, venue: Venue, url: str, pipeline: Pipeline, counts: Counts, *, silence_s: float) -> None:
+    def __init__(
+        self, name: str, venue: Venue, url: str, pipeline: Pipeline, counts: Counts, *, silence_s: float
+    ) -> None:
         self.name = name
         self.venue = venue
         self.url = url + venue.ws_path()

@@ -185,9 +185,7 @@ class BookWorker:
     def on_ticker(self, event: TickerEvent, ts_ns: int) -> None:
         """Publish the venue's own best bid and offer."""
         try:
-            mantissas = self.local.columns(
-                ((event.bid_price, event.bid_size),), ((event.ask_price, event.ask_size),)
-            )
+            mantissas = self.local.columns(((event.bid_price, event.bid_size),), ((event.ask_price, event.ask_size),))
         except DecimalError as error:
             self.publisher.dead_letter(repr(event).encode(), f"ticker of {self.native}: {error}", ts_ns)
             return

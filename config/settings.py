@@ -27,7 +27,9 @@ class _Section(BaseModel):
 class KafkaSettings(_Section):
     """How to reach Kafka."""
 
-    bootstrap_servers: str = Field("", description="host:port,…; empty: KAFKA_BOOTSTRAP_SERVERS, else the embedded broker")
+    bootstrap_servers: str = Field(
+        "", description="host:port,…; empty: KAFKA_BOOTSTRAP_SERVERS, else the embedded broker"
+    )
     security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")
     sasl_mechanism: str = Field("", pattern="^(|PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)$")
     sasl_username: str = ""
@@ -56,7 +58,9 @@ class VenueSettings(_Section):
     ws_url: str = Field("", description="empty: the venue's public endpoint")
     symbols: tuple[str, ...] = Field((), description="unified symbols to collect; empty: all that trade")
     tickers: bool = Field(False, description="collect the venue's own best bid and offer too")
-    rest_weight_per_minute: int = Field(0, ge=0, description="weight of REST calls a minute; 0: the adapter's own limit")
+    rest_weight_per_minute: int = Field(
+        0, ge=0, description="weight of REST calls a minute; 0: the adapter's own limit"
+    )
 
 
 class CollectorSettings(_Section):
@@ -65,8 +69,12 @@ class CollectorSettings(_Section):
     discovery_s: float = Field(60, gt=0, description="seconds between two loads of a venue's instruments")
     keyframe_max_s: float = Field(60, gt=0, description="a key frame for each LIVE book at least this often")
     keyframe_min_s: float = Field(5, gt=0, description="and never more often than this")
-    keyframe_share: float = Field(0.05, gt=0, le=1, description="share of an instrument's levels sent that key frames may add")
-    keyframe_events: int = Field(0, ge=0, description="exactly every N events instead of by time; 0: by time (replay sets it)")
+    keyframe_share: float = Field(
+        0.05, gt=0, le=1, description="share of an instrument's levels sent that key frames may add"
+    )
+    keyframe_events: int = Field(
+        0, ge=0, description="exactly every N events instead of by time; 0: by time (replay sets it)"
+    )
     stale_s: float = Field(60, gt=0, description="silence after which a book is STALE and resynchronised")
     stale_connection_s: float = Field(30, gt=0, description="silence of a whole connection after which it is replaced")
     pending_max: int = Field(20_000, ge=100, description="events buffered for one book that waits for its snapshot")
@@ -84,7 +92,9 @@ class ProcessorSettings(_Section):
     web_port: int = Field(6066, ge=1, le=65535)
     data_dir: Path = Path(".venue-mirror/faust")
     checkpoint_s: float = Field(1.0, gt=0)
-    bbo_every_event: bool = Field(False, description="a BBO record for every event, not only the newest of a batch (replay)")
+    bbo_every_event: bool = Field(
+        False, description="a BBO record for every event, not only the newest of a batch (replay)"
+    )
     proofs: bool = Field(False, description="write derived.proof at each key frame (replay)")
 
 
@@ -103,7 +113,9 @@ class _TomlSource(PydanticBaseSettingsSource):
 class Settings(BaseSettings):
     """The whole configuration."""
 
-    model_config = SettingsConfigDict(env_prefix="VENUE_MIRROR_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="VENUE_MIRROR_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
 
     kafka: KafkaSettings = KafkaSettings()  # pyright: ignore[reportCallIssue]
     broker: BrokerSettings = BrokerSettings()  # pyright: ignore[reportCallIssue]
@@ -135,12 +147,19 @@ def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
     class FromFile(Settings):
         @classmethod
         def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return sources["init_settings"], sources["env_settings"], _TomlSource(settings_cls, data)
+            return init_settings, env_settings, _TomlSource(settings_cls, data)
 
     try:
         return FromFile(**overrides)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {str(e.get('input'))[:80]!r})" for e in error.errors()]
+        lines = [
+            f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {str(e.get('input'))[:80]!r})" for e in error.errors()
+        ]
         raise ConfigError("the configuration does not hold:\n" + "\n".join(lines)) from None

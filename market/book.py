@@ -117,15 +117,15 @@ class OrderBook:
     __slots__ = ("asks", "bids", "price_exp", "size_exp")
 
     def __init__(self, price_exp: int = 0, size_exp: int = 0) -> None:
-        self.price_exp = price_exp
-        self.size_exp = size_exp
+        self.price_exp: int = price_exp
+        self.size_exp: int = size_exp
         self.bids = BookSide(1)
         self.asks = BookSide(-1)
 
     def refine(self, price_exp: int, size_exp: int) -> None:
         """Make the exponents at least this fine, rescaling what is held. Coarser requests change nothing."""
-        price_factor = 10 ** max(0, self.price_exp - price_exp)
-        size_factor = 10 ** max(0, self.size_exp - size_exp)
+        price_factor: int = 10 ** max(0, self.price_exp - price_exp)
+        size_factor: int = 10 ** max(0, self.size_exp - size_exp)
         if price_factor == 1 and size_factor == 1:
             return
         self.bids.multiply(price_factor, size_factor)

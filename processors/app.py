@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from typing import Any
+from typing import Any, cast
 
 import faust
 
@@ -129,8 +129,8 @@ class Processor:
             app.conf.broker_consumer, app,
             handlers={BOOK.name: books.on_book_batch, STATUS.name: books.on_status_batch},
         )  # fmt: skip
-        app.on_partitions_revoked.connect(self._on_revoked, weak=False)
-        app.on_partitions_assigned.connect(self._on_assigned, weak=False)
+        app.on_partitions_revoked.connect(cast(Any, self._on_revoked), weak=False)
+        app.on_partitions_assigned.connect(cast(Any, self._on_assigned), weak=False)
         app.before_stop = self._before_stop
         self.table.on_recover(self._on_recovered)
         app.timer(self.settings.processor.checkpoint_s / 2, on_leader=False)(self._on_timer)
@@ -162,7 +162,7 @@ class Processor:
 
     async def _on_recovered(self) -> None:
         """The table holds every checkpoint again: load the books, and note how far the log reaches now."""
-        consumer = self.app.consumer
+        consumer: Any = self.app.consumer
         mine = [tp for tp in consumer.assignment() if tp.topic in (BOOK.name, STATUS.name)]
         self.books.drop(set(self.books.by_partition) - {tp.partition for tp in mine})
         if mine:

@@ -8,7 +8,7 @@ pinned by a test that fails when the base class changes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -22,7 +22,7 @@ class BatchConsumer(driver.Consumer):
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
         records, active = await super()._wait_next_records(timeout)
-        handlers: Mapping[str, BatchHandler] = self.transport.handlers
+        handlers: Mapping[str, BatchHandler] = cast(Any, self.transport).handlers
         if not records or not self.flow_active:
             return records, active
         rest = {}

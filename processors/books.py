@@ -111,7 +111,9 @@ class Books:
                 if book is None:
                     if key.encode() != record.key:
                         raise InvalidEvent(f"the key is {record.key!r}, the record is of {key}")
-                    book = self.get(key, partition) or books.setdefault(key, MirrorBook(event["venue"], event["symbol"]))
+                    book = self.get(key, partition) or books.setdefault(
+                        key, MirrorBook(event["venue"], event["symbol"])
+                    )
                 elif key.encode() != record.key:
                     raise InvalidEvent(f"the key is {record.key!r}, the record is of {key}")
                 outcome = book.apply(event, offset)

@@ -101,5 +101,3 @@ class Checkpoints:
     def forget(self) -> None:
         """A rebalance: what was committed is the broker's to say."""
         self._committed.clear()
-
-

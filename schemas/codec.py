@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false
 """Avro in the Confluent wire format: magic byte 0, 4-byte big-endian schema id, the record's Avro body.
 
 Without a registry the id is 31 bits of the canonical schema's SHA-256 fingerprint, so every process agrees with no

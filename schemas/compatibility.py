@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The gate that keeps every schema readable by all older and newer readers (FULL_TRANSITIVE).
 
 ``python -m schemas.compatibility`` checks; with ``--accept`` it adds today's schemas to the committed history.

@@ -40,9 +40,7 @@ BBO = Topic("derived.bbo", "Bbo", "venue|symbol", retention_ms=HOUR_MS)
 PROOF = Topic("derived.proof", "BookProof", "venue|symbol", retention_ms=24 * HOUR_MS)
 DEAD_LETTER = Topic("dead.letter", "DeadLetter", "source topic", partitions=1, retention_ms=7 * 24 * HOUR_MS)
 
-TOPICS: dict[str, Topic] = {
-    t.name: t for t in (INSTRUMENT, BOOK, STATUS, TRADE, TICKER, BBO, PROOF, DEAD_LETTER)
-}
+TOPICS: dict[str, Topic] = {t.name: t for t in (INSTRUMENT, BOOK, STATUS, TRADE, TICKER, BBO, PROOF, DEAD_LETTER)}
 
 
 def market_key(venue: str, symbol: str) -> str:

@@ -87,7 +87,9 @@ class Client:
 class StreamServer:
     """The combined stream: accepts sockets at ``/stream``, answers subscriptions, sends frames to subscribers."""
 
-    def __init__(self, on_change: Callable[[], None] = lambda: None, known: Callable[[str], bool] | None = None) -> None:
+    def __init__(
+        self, on_change: Callable[[], None] = lambda: None, known: Callable[[str], bool] | None = None
+    ) -> None:
         self.clients: set[Client] = set()
         self.overflows = 0
         self._on_change = on_change

@@ -123,9 +123,7 @@ class CaptureVenue(SimulatedVenue):
         for native, (prices, sizes) in sorted(self._decimals.items()):
             pair = native.partition("_")[0]
             quote = next((q for q in QUOTES if pair.endswith(q) and len(pair) > len(q)), pair[-3:])
-            out.append(
-                instrument_entry(self.market, native, pair[: -len(quote)], quote, _step(prices), _step(sizes))
-            )
+            out.append(instrument_entry(self.market, native, pair[: -len(quote)], quote, _step(prices), _step(sizes)))
         return out
 
     async def snapshot(self, native: str, limit: int) -> web.Response:
@@ -133,7 +131,9 @@ class CaptureVenue(SimulatedVenue):
         try:
             await asyncio.wait_for(self._loaded[native].wait(), ASK_PATIENCE_S)
         except TimeoutError:
-            return web.json_response({"code": -1001, "msg": "Internal error; unable to process your request."}, status=503)
+            return web.json_response(
+                {"code": -1001, "msg": "Internal error; unable to process your request."}, status=503
+            )
         if (verbatim := self._verbatim.pop(native, None)) is not None:
             return web.Response(body=verbatim, content_type="application/json")
         seq, bids, asks = self._books[native].at()

@@ -20,9 +20,7 @@ def run_synthetic(*, adapter: str, instruments: int, rate: float, seed: int, hos
     uvloop.run(run())
 
 
-def run_capture(
-    paths: Sequence[Path], *, speed: float, drop_every: int, seed: int, host: str, port: int
-) -> None:
+def run_capture(paths: Sequence[Path], *, speed: float, drop_every: int, seed: int, host: str, port: int) -> None:
     """Serve captures until SIGTERM or SIGINT. Raises CaptureError."""
     import uvloop
 
@@ -30,4 +28,3 @@ def run_capture(
         await serve_forever(CaptureVenue(paths, speed=speed, drop_every=drop_every, seed=seed), host, port)
 
     uvloop.run(run())
-

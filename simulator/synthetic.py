@@ -20,11 +20,68 @@ from simulator.venue_server import SimulatedVenue
 log = logging.getLogger(__name__)
 
 TURN_S = 0.01
-BASES = (
-    "BTC ETH SOL XRP BNB DOGE ADA TRX AVAX LINK DOT LTC BCH UNI ATOM XLM ETC FIL APT ARB OP INJ SUI TIA SEI NEAR ICP "
-    "HBAR VET AAVE MKR RUNE GRT ALGO EGLD FTM SAND MANA AXS THETA XTZ EOS FLOW KAVA ZEC DASH COMP SNX CRV LDO RPL GMX "
-    "DYDX ENS IMX STX MINA ROSE CHZ ONE"
-).split()
+BASES = [
+    "BTC",
+    "ETH",
+    "SOL",
+    "XRP",
+    "BNB",
+    "DOGE",
+    "ADA",
+    "TRX",
+    "AVAX",
+    "LINK",
+    "DOT",
+    "LTC",
+    "BCH",
+    "UNI",
+    "ATOM",
+    "XLM",
+    "ETC",
+    "FIL",
+    "APT",
+    "ARB",
+    "OP",
+    "INJ",
+    "SUI",
+    "TIA",
+    "SEI",
+    "NEAR",
+    "ICP",
+    "HBAR",
+    "VET",
+    "AAVE",
+    "MKR",
+    "RUNE",
+    "GRT",
+    "ALGO",
+    "EGLD",
+    "FTM",
+    "SAND",
+    "MANA",
+    "AXS",
+    "THETA",
+    "XTZ",
+    "EOS",
+    "FLOW",
+    "KAVA",
+    "ZEC",
+    "DASH",
+    "COMP",
+    "SNX",
+    "CRV",
+    "LDO",
+    "RPL",
+    "GMX",
+    "DYDX",
+    "ENS",
+    "IMX",
+    "STX",
+    "MINA",
+    "ROSE",
+    "CHZ",
+    "ONE",
+]
 TICKS = ((2, 5), (1, 3), (4, 2), (3, 1), (5, 0))
 """(decimals of a price, decimals of a size), in turn."""
 
@@ -57,7 +114,13 @@ class SyntheticVenue(SimulatedVenue):
     """
 
     def __init__(
-        self, adapter: str = "binance-spot", *, instruments: int = 60, rate: float = 2000.0, levels: int = 100, seed: int = 1
+        self,
+        adapter: str = "binance-spot",
+        *,
+        instruments: int = 60,
+        rate: float = 2000.0,
+        levels: int = 100,
+        seed: int = 1,
     ) -> None:
         super().__init__(adapter)
         self.rate = rate
@@ -183,7 +246,7 @@ class SyntheticVenue(SimulatedVenue):
             case "silence":
                 f.silent_until_s[self._known(values).native] = time.monotonic() + float(values.get("seconds", 5))
             case "cut":
-                asyncio.get_running_loop().create_task(self.stream.cut())  # noqa: RUF006 - ends by itself
+                asyncio.get_running_loop().create_task(self.stream.cut())
             case _:
                 raise ControlError(f"no command {verb!r}; there are: {', '.join(VERBS)}")
 

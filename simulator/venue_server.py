@@ -76,7 +76,7 @@ class SimulatedVenue(ABC):
         """Routes of one kind of venue only."""
         return []
 
-    def on_clients(self) -> None:
+    def on_clients(self) -> None:  # noqa: B027 - most venues need not know
         """Subscriptions changed."""
 
     def knows_stream(self, name: str) -> bool:

@@ -57,9 +57,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from bus.broker import EmbeddedBroker
 
     broker = EmbeddedBroker(
-        BrokerSettings(
-            data_dir=tmp_path_factory.mktemp("kafka"), port=free_port(), heap_mb=256, start_timeout_s=120
-        ),
+        BrokerSettings(data_dir=tmp_path_factory.mktemp("kafka"), port=free_port(), heap_mb=256, start_timeout_s=120),
         log=lambda line: print(line, file=sys.stderr, flush=True),
     )
     try:
@@ -126,7 +124,9 @@ def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     Never raises for the exit code. Its working folder is the test's own, so that nothing is left in the project.
     """
 
-    def run(*arguments: str, env: dict[str, str] | None = None, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, env: dict[str, str] | None = None, timeout_s: float = 60
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*program(), *map(str, arguments)],
             cwd=tmp_path,
