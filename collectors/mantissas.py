@@ -53,8 +53,9 @@ class Mantissas(dict[str, int]):
             digits = whole + fraction[:missing]
             if fraction[missing:].strip("0"):
                 return self._read_slowly(text)
-        # int() alone would also take blanks, underscores, signs and digits of other scripts.
-        if len(digits) <= MAX_SCALE and digits.isascii() and digits.isdigit():
+        # int() alone would also take blanks, underscores, signs and digits of other scripts. An empty text must not
+        # become the zeros that were just added to it: a size of zero deletes a level.
+        if whole and len(digits) <= MAX_SCALE and digits.isascii() and digits.isdigit():
             return int(digits)
         return self._read_slowly(text)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 
 class ConfigError(Exception):
@@ -163,3 +163,8 @@ def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
             f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {str(e.get('input'))[:80]!r})" for e in error.errors()
         ]
         raise ConfigError("the configuration does not hold:\n" + "\n".join(lines)) from None
+    except SettingsError as error:
+        # A section given as one variable is JSON; pydantic does not get to see it when it is not.
+        raise ConfigError(
+            f"the configuration does not hold:\n  {error} ({error.__cause__}); write VENUE_MIRROR_SECTION__NAME=value"
+        ) from None
