@@ -72,6 +72,11 @@ class SimulatedVenue(ABC):
     async def snapshot(self, native: str, limit: int) -> web.Response:
         """The answer to a depth request for a known instrument."""
 
+    def truth(self, native: str) -> dict[str, Any]:
+        """The venue's own book now, as ``/truth/NATIVE`` gives it; raises KeyError."""
+        seq, bids, asks = self.books[native].at()
+        return {"seq": seq, "bids": bids, "asks": asks}
+
     def more_routes(self) -> list[web.RouteDef]:
         """Routes of one kind of venue only."""
         return []
