@@ -24,6 +24,7 @@ from schemas.errors import DecodeError, EncodeError, SchemaError
 Record = dict[str, Any]
 MAGIC = 0
 HEADER_SIZE = 5
+INT_RANGE = range(-(1 << 31), 1 << 31)
 RECORD_NAMES = (
     "Instrument", "BookEvent", "BookStatus", "Trade", "Ticker", "DeadLetter", "Bbo", "BookProof", "BookCheckpoint",
 )  # fmt: skip
@@ -56,6 +57,19 @@ def history(name: str) -> tuple[Any, ...]:
     return tuple(fastavro.parse_schema(s, named_schemas={}) for s in json.loads(text))
 
 
+def _fields_of(name: str, *kinds: str) -> tuple[str, ...]:
+    """The record's own fields of these types; those with a default may be missing and are left out."""
+    fields: list[dict[str, Any]] = json.loads(schema_text(name))["fields"]
+    found: list[str] = []
+    for field in fields:
+        kind = field["type"]
+        if kind == {"type": "array", "items": "long"}:
+            kind = "array of long"
+        if kind in kinds and "default" not in field:
+            found.append(field["name"])
+    return tuple(found)
+
+
 class Codec:
     """Encodes and decodes one record type.
 
@@ -69,6 +83,10 @@ class Codec:
         registry = _registry()
         self.schema_id = registry.register(name) if registry else fingerprint_id(self.schema)
         self._header = bytes([MAGIC]) + self.schema_id.to_bytes(4, "big")
+        # fastavro takes a float or a Decimal for a long and cuts it off without a word, and any size for an int.
+        self._whole = _fields_of(name, "int", "long")
+        self._ints = _fields_of(name, "int")
+        self._arrays = _fields_of(name, "array of long")
         self._writers: dict[bytes, Any] = {self._header: self.schema}
         for old in history(name):
             self._writers.setdefault(bytes([MAGIC]) + fingerprint_id(old).to_bytes(4, "big"), old)
@@ -78,10 +96,23 @@ class Codec:
         out = BytesIO()
         out.write(self._header)
         try:
+            self._refuse_inexact(record)
             fastavro.schemaless_writer(out, self.schema, record)
         except Exception as error:  # fastavro raises many types for a wrong value
             raise EncodeError(f"{self.name}: {type(error).__name__}: {error}") from error
         return out.getvalue()
+
+    def _refuse_inexact(self, record: Record) -> None:
+        for field in self._whole:
+            if type(record[field]) is not int:
+                raise TypeError(f"{field} is not an integer: {record[field]!r}")
+        for field in self._ints:
+            if record[field] not in INT_RANGE:
+                raise ValueError(f"{field} does not fit 32 bits: {record[field]}")
+        for field in self._arrays:
+            # One float or Decimal makes the sum one: the fastest look at every item.
+            if type(sum(record[field])) is not int:
+                raise TypeError(f"{field} holds something else than integers")
 
     def decode(self, data: bytes) -> Record:
         """The record of these bytes, resolved from the writer's schema to ours; trailing bytes are an error."""
@@ -98,6 +129,9 @@ class Codec:
             raise DecodeError(f"{self.name}: {type(error).__name__}: {error}") from error
         if body.tell() != len(data):
             raise DecodeError(f"{self.name}: {len(data) - body.tell()} bytes left over after the record")
+        for field in self._ints:
+            if record[field] not in INT_RANGE:  # pyright: ignore
+                raise DecodeError(f"{self.name}: {field} does not fit 32 bits")
         return record  # pyright: ignore[reportReturnType]
 
     def _find_writer(self, data: bytes) -> Any:

@@ -1,0 +1,159 @@
+"""Laws of the codec: decode∘encode is identity for every record, and bad bytes are one named error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import fastavro
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schemas.codec import HEADER_SIZE, MAGIC, RECORD_NAMES, Codec, codec, fingerprint_id, parsed, schema_text
+from schemas.errors import DecodeError, EncodeError, SchemaError
+
+LONG = st.one_of(st.integers(-(1 << 63), (1 << 63) - 1), st.sampled_from([0, -1, 1, -(1 << 63), (1 << 63) - 1]))
+INT = st.one_of(st.integers(-(1 << 31), (1 << 31) - 1), st.sampled_from([0, -1, -(1 << 31), (1 << 31) - 1]))
+
+
+def values(kind: Any) -> st.SearchStrategy[Any]:
+    """Any value that an Avro type takes."""
+    if isinstance(kind, list):
+        return st.one_of([values(branch) for branch in kind])
+    name = kind["type"] if isinstance(kind, dict) else kind
+    match name:
+        case "null":
+            return st.none()
+        case "boolean":
+            return st.booleans()
+        case "int":
+            return INT
+        case "long":
+            return LONG
+        case "string":
+            return st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+        case "bytes":
+            return st.binary(max_size=50)
+        case "enum":
+            return st.sampled_from(kind["symbols"])
+        case "array":
+            return st.lists(values(kind["items"]), max_size=8)
+        case "record":
+            return st.fixed_dictionaries({f["name"]: values(f["type"]) for f in kind["fields"]})
+        case _:
+            raise AssertionError(f"a type that this test does not know yet: {kind}")
+
+
+RECORDS = st.sampled_from(RECORD_NAMES).flatmap(
+    lambda name: st.tuples(st.just(name), values(json.loads(schema_text(name))))
+)
+
+
+@given(RECORDS)
+@settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
+def test_decode_of_encode_is_the_record_itself(named: tuple[str, dict[str, Any]]) -> None:
+    name, record = named
+    data = codec(name).encode(record)
+    assert data[0] == MAGIC
+    assert int.from_bytes(data[1:HEADER_SIZE], "big") == codec(name).schema_id
+    assert codec(name).decode(data) == record
+
+
+@given(RECORDS, st.data())
+def test_a_shortened_record_is_a_decode_error(named: tuple[str, dict[str, Any]], draw: st.DataObject) -> None:
+    name, record = named
+    data = codec(name).encode(record)
+    cut = draw.draw(st.integers(0, len(data) - 1))
+    with pytest.raises(DecodeError):
+        codec(name).decode(data[:cut])
+
+
+@given(RECORDS, st.binary(min_size=1, max_size=20))
+def test_bytes_after_the_record_are_a_decode_error(named: tuple[str, dict[str, Any]], more: bytes) -> None:
+    name, record = named
+    with pytest.raises(DecodeError):
+        codec(name).decode(codec(name).encode(record) + more)
+
+
+@given(RECORDS, st.data())
+@settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
+def test_a_flipped_bit_gives_a_decode_error_or_a_record_of_the_schema(
+    named: tuple[str, dict[str, Any]], draw: st.DataObject
+) -> None:
+    name, record = named
+    data = bytearray(codec(name).encode(record))
+    bit = draw.draw(st.integers(0, len(data) * 8 - 1))
+    data[bit // 8] ^= 1 << bit % 8
+    try:
+        other = codec(name).decode(bytes(data))
+    except DecodeError:
+        return
+    assert fastavro.validate(other, parsed(name), raise_errors=False)
+
+
+@given(st.sampled_from(RECORD_NAMES), st.binary(max_size=200), st.booleans())
+def test_random_bytes_are_a_decode_error_or_a_record_of_the_schema(name: str, body: bytes, headed: bool) -> None:
+    data = (bytes([MAGIC]) + codec(name).schema_id.to_bytes(4, "big") if headed else b"") + body
+    try:
+        record = codec(name).decode(data)
+    except DecodeError:
+        return
+    assert fastavro.validate(record, parsed(name), raise_errors=False)
+
+
+@given(st.integers(0, (1 << 32) - 1))
+def test_an_unknown_schema_id_is_named_in_the_error(schema_id: int) -> None:
+    if schema_id == codec("Trade").schema_id:
+        return
+    with pytest.raises(DecodeError, match=str(schema_id)):
+        codec("Trade").decode(bytes([MAGIC]) + schema_id.to_bytes(4, "big") + b"\x00" * 40)
+
+
+def test_a_record_of_another_schema_is_a_decode_error() -> None:
+    data = codec("DeadLetter").encode(
+        {"source_topic": "t", "source_partition": 0, "source_offset": 0, "error": "", "payload": b"",
+         "payload_size": 0, "ts_ns": 0}
+    )  # fmt: skip
+    with pytest.raises(DecodeError):
+        codec("Trade").decode(data)
+
+
+def test_another_magic_byte_is_a_decode_error() -> None:
+    with pytest.raises(DecodeError, match="Confluent"):
+        codec("Trade").decode(b"\x01\x00\x00\x00\x01rest")
+
+
+@pytest.mark.parametrize(
+    "change", [{"epoch": 1 << 63}, {"epoch": "1"}, {"kind": "NONE"}, {"bid_prices": [1.5]}, {"bid_prices": None}, {"venue": 5}]
+)
+def test_a_value_that_the_schema_does_not_take_is_an_encode_error(change: dict[str, Any]) -> None:
+    with pytest.raises(EncodeError):
+        codec("BookEvent").encode({**book_event(), **change})
+
+
+def test_a_missing_field_is_an_encode_error() -> None:
+    record = book_event()
+    del record["epoch"]
+    with pytest.raises(EncodeError):
+        codec("BookEvent").encode(record)
+
+
+def test_every_process_derives_the_same_ids_and_no_two_schemas_share_one() -> None:
+    ids = {name: fingerprint_id(parsed(name)) for name in RECORD_NAMES}
+    assert len(set(ids.values())) == len(RECORD_NAMES)
+    assert all(0 <= i < 1 << 31 for i in ids.values())
+    assert ids == {name: Codec(name).schema_id for name in RECORD_NAMES}
+
+
+def test_a_name_that_is_no_record_lists_those_that_are() -> None:
+    with pytest.raises(SchemaError, match="BookEvent"):
+        codec("Nothing")
+
+
+def book_event() -> dict[str, Any]:
+    return {
+        "venue": "v", "symbol": "A/B", "kind": "DELTA", "epoch": 1, "index": 0, "venue_seq": -1, "venue_prev_seq": -1,
+        "ts_venue_us": 0, "ts_received_ns": 0, "price_exp": -2, "size_exp": -3, "bid_prices": [1], "bid_sizes": [2],
+        "ask_prices": [], "ask_sizes": [], "venue_checksum": None,
+    }  # fmt: skip
