@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import ast
 import gzip
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
 GZIP_MAGIC = b"\x1f\x8b"
-FRAME_MAX = 64 * 1024 * 1024
+LINE_MAX = 64 * 1024 * 1024
+"""Bytes of a line, and of a frame after inflating: more is no capture but an attack on memory."""
+SECONDS = re.compile(rb"\d{1,12}(\.\d{1,12})?")
 
 
 class CaptureError(Exception):
@@ -35,19 +38,20 @@ class CaptureLine:
 
 
 def read_capture(paths: Iterable[Path]) -> Iterator[CaptureLine]:
-    """The lines of all files, one file after the other. Raises CaptureError."""
+    """The lines of all files, one file after the other. Raises CaptureError, at the line that cannot be read."""
     for path in paths:
+        number = 0
         try:
             with _open(path) as file:
-                for number, raw in enumerate(file, 1):
+                while raw := file.readline(LINE_MAX):
+                    number += 1
                     line = raw.strip(b"\r\n")
                     if line.strip():
-                        try:
-                            yield _parse(line)
-                        except (ValueError, SyntaxError, InvalidOperation, zlib.error, OSError) as error:
-                            raise CaptureError(f"{path}, line {number}: {error}") from error
+                        yield _parse(line)
         except (OSError, EOFError, zlib.error) as error:
-            raise CaptureError(f"{path} cannot be read: {error}") from error
+            raise CaptureError(f"{path} cannot be read after line {number}: {error}") from error
+        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+            raise CaptureError(f"{path}, line {number}: {error or type(error).__name__}") from error
 
 
 def _open(path: Path) -> BinaryIO:
@@ -59,24 +63,26 @@ def _open(path: Path) -> BinaryIO:
 def _parse(line: bytes) -> CaptureLine:
     head, space, rest = line.partition(b" ")
     if head.isdigit() and space:
+        if len(head) > 20:
+            raise ValueError(f"no time in nanoseconds: {head[:30]!r}")
         kind = "rest" if rest.startswith(b'{"lastUpdateId"') else "frame"
         return CaptureLine(int(head), kind, rest)
-    if head.endswith(b":") and space:
+    if head.endswith(b":") and space and SECONDS.fullmatch(head[:-1]):
         return CaptureLine(_ns(head[:-1]), "frame", _frame(rest))
     arrow, _, rest = rest.partition(b" ")
     if arrow == b"<->":
         return CaptureLine(_ns(rest), "connect", b"", head.decode())
     stamp, colon, body = rest.partition(b": ")
-    if not colon:
-        raise ValueError(f"neither format H nor C: {line[:60]!r}")
-    if arrow == b"<-":
+    if colon and arrow == b"<-":
         return CaptureLine(_ns(stamp), "sent", body, head.decode())
-    if arrow == b"->":
+    if colon and arrow == b"->":
         return CaptureLine(_ns(stamp), "rest", _frame(body), head.decode())
     raise ValueError(f"neither format H nor C: {line[:60]!r}")
 
 
 def _ns(text: bytes) -> int:
+    if not SECONDS.fullmatch(text):
+        raise ValueError(f"no time in seconds: {text[:30]!r}")
     return int(Decimal(text.decode()) * 1_000_000_000)
 
 
@@ -86,4 +92,13 @@ def _frame(body: bytes) -> bytes:
     value = ast.literal_eval(body.decode())
     if not isinstance(value, bytes):
         raise ValueError("not a bytes literal")
-    return gzip.decompress(value) if value[:2] == GZIP_MAGIC else value
+    if value[:2] != GZIP_MAGIC:
+        return value
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        frame = inflater.decompress(value, LINE_MAX)
+    except zlib.error as error:
+        raise ValueError(f"a frame that cannot be inflated: {error}") from error
+    if not inflater.eof:
+        raise ValueError(f"a gzipped frame that is cut off, or longer than {LINE_MAX} bytes")
+    return frame
