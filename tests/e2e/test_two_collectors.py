@@ -1,0 +1,85 @@
+"""Work is handed out by Kafka: two collectors share a venue, one takes over from a dead one, listings come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from simulator.synthetic import SyntheticVenue
+from tests.e2e.rooms import rooms_of, section, unified
+
+INSTRUMENTS = 200
+TAKEOVER_S = 15
+
+
+async def held(rooms, name: str) -> int:
+    """Books that a collector holds, by its own health page."""
+    health = await rooms.views.get_url(rooms.metrics_urls[name] + "/healthz")
+    return sum(health["books"].values())
+
+
+@pytest.mark.broker
+async def test_two_collectors_share_a_venue_and_one_takes_over_when_the_other_is_killed(
+    kafka: str, settings, unique: str, tmp_path: Path
+):
+    name = f"shared-{unique}"
+    venue = SyntheticVenue("binance-usdm", instruments=INSTRUMENTS, rate=800, levels=30)
+    await venue.start()
+    own = settings(
+        kafka={"bootstrap_servers": kafka},
+        venues={name: section("binance-usdm", venue)},
+        collector={"discovery_s": 3},
+    )
+    async with rooms_of(own, tmp_path) as rooms:
+        await rooms.processor()
+        first = await rooms.collector(name, "first")
+        await rooms.live(name, INSTRUMENTS)
+        await rooms.collector(name, "second")
+
+        async def halves() -> bool:
+            one, two = await held(rooms, "first"), await held(rooms, "second")
+            return one + two == INSTRUMENTS and min(one, two) >= INSTRUMENTS * 0.3
+
+        await rooms.stack.until("two halves", halves, 30)
+        await rooms.live(name, INSTRUMENTS)
+
+        rooms.stack.children.remove(first)  # its end is expected
+        first.process.kill()
+        await first.process.wait()
+        killed = time.monotonic()
+        epochs = {symbol: book["epoch"] for symbol, book in (await rooms.books(name)).items()}
+
+        async def taken_over() -> bool:
+            books = await rooms.books(name)
+            moved = sum(book["epoch"] > epochs[symbol] for symbol, book in books.items())
+            live = sum(book["state"] == "LIVE" for book in books.values())
+            return await held(rooms, "second") == INSTRUMENTS == live and moved >= INSTRUMENTS * 0.3
+
+        await rooms.stack.until("the takeover", taken_over, 60)
+        assert time.monotonic() - killed < TAKEOVER_S
+        for native in venue.books:
+            assert await rooms.equals_truth(name, unified(native), native, venue), native
+
+        # A listing is LIVE within one discovery period, a delisting ends as DELISTED; a halt says so.
+        venue.control("list", symbol="NEWUSDT")
+        venue.control("delist", symbol="BTCUSDT")
+        venue.control("halt", symbol="ETHUSDT")
+
+        async def followed() -> bool:
+            books = await rooms.books(name)
+            states = [books.get(unified(n), {}).get("state") for n in ("NEWUSDT", "BTCUSDT", "ETHUSDT")]
+            return states == ["LIVE", "DELISTED", "HALTED"]
+
+        await rooms.stack.until("listing, delisting and halt", followed, 3 + 5)
+        assert await rooms.equals_truth(name, unified("NEWUSDT"), "NEWUSDT", venue)
+        venue.control("resume", symbol="ETHUSDT")
+
+        async def resumed() -> bool:
+            return (await rooms.books(name))[unified("ETHUSDT")]["state"] == "LIVE"
+
+        await rooms.stack.until("the halted one", resumed, 3 + 5)
+        await asyncio.sleep(0)
+    await venue.stop()
