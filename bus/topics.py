@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bus.connection import client_config
+from bus.connection import client_config, require_broker
 from bus.errors import BusError, TopicMismatch
 from config.settings import Settings
 from schemas.topics import MARKET_PARTITIONS, TOPICS, Topic
@@ -32,6 +32,7 @@ def wanted_partitions(topic: Topic, settings: Settings) -> int:
 def _admin(settings: Settings) -> Any:
     from confluent_kafka.admin import AdminClient
 
+    require_broker(settings)
     return AdminClient(client_config(settings))
 
 

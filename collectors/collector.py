@@ -269,7 +269,10 @@ async def run_collector(settings: Settings, name: str, stop: asyncio.Event) -> N
 
 
 def main(settings: Settings, name: str) -> int:
-    """Run until SIGTERM or SIGINT; gives the process's exit code (0 stopped, 2 no broker, 3 no venue, 1 other)."""
+    """Run until SIGTERM or SIGINT; gives the process's exit code (0 stopped, 2 no broker, 3 no venue, 1 other).
+
+    Raises UnknownVenue before anything starts.
+    """
     import uvloop
 
     async def run() -> None:
@@ -278,6 +281,7 @@ def main(settings: Settings, name: str) -> int:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await run_collector(settings, name, stop)
 
+    adapter(settings.venue(name).adapter)
     try:
         require_broker(settings)
         uvloop.run(run())

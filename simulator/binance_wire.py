@@ -14,7 +14,12 @@ from aiohttp import WSMsgType, web
 
 QUEUE_FRAMES = 50_000
 """Frames that wait for one slow client before it is disconnected."""
-PARAMS_MAX = 1024
+CLOSE_S = 1.0
+"""Patience with a client's answer to a closing frame."""
+FUTURES_DEPTHS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}
+"""limit → request weight. Source: USD-M and COIN-M Futures, "Order Book"."""
+SPOT_DEPTHS = ((100, 5), (500, 25), (1000, 50), (5000, 250))
+"""(up to this limit, request weight). Source: Spot, "Order book"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +31,24 @@ class Market:
     depth_stream: str
     futures: bool
     inverse: bool
+    streams_max: int
+    """Streams that one connection may carry."""
+    info_weight: int
+    """Request weight of exchange info."""
+
+    def depth_limit(self, text: str) -> tuple[int, int] | None:
+        """(levels a side, request weight) for the ``limit`` of a depth request; None where the venue refuses it."""
+        limit = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+        if self.futures:
+            return (limit, FUTURES_DEPTHS[limit]) if limit in FUTURES_DEPTHS else None
+        limit = min(limit, SPOT_DEPTHS[-1][0])
+        return next(((limit, weight) for most, weight in SPOT_DEPTHS if 0 < limit <= most), None)
 
 
 MARKETS = {
-    "binance-spot": Market("binance-spot", "/api/v3", "depth@100ms", False, False),
-    "binance-usdm": Market("binance-usdm", "/fapi/v1", "depth@0ms", True, False),
-    "binance-coinm": Market("binance-coinm", "/dapi/v1", "depth@0ms", True, True),
+    "binance-spot": Market("binance-spot", "/api/v3", "depth@100ms", False, False, 1024, 20),
+    "binance-usdm": Market("binance-usdm", "/fapi/v1", "depth@0ms", True, False, 200, 1),
+    "binance-coinm": Market("binance-coinm", "/dapi/v1", "depth@0ms", True, True, 200, 1),
 }
 
 
@@ -57,8 +74,9 @@ def instrument_entry(
 class Client:
     """One websocket: its subscriptions, and frames on their way to it. A slow client is cut off, never waited for."""
 
-    def __init__(self, socket: web.WebSocketResponse) -> None:
+    def __init__(self, socket: web.WebSocketResponse, transport: asyncio.Transport | None) -> None:
         self.socket = socket
+        self._transport = transport
         self.streams: set[str] = set()
         self.queue: deque[bytes] = deque()
         self.wake = asyncio.Event()
@@ -66,34 +84,42 @@ class Client:
 
     def put(self, frame: bytes) -> None:
         """Queue a text frame."""
+        if self.overflowed:
+            return
         if len(self.queue) >= QUEUE_FRAMES:
+            # No closing frame: whoever does not read would not read it either, and waiting for that is what blocks.
             self.overflowed = True
-        else:
-            self.queue.append(frame)
+            self.abort()
+            return
+        self.queue.append(frame)
         self.wake.set()
 
+    def abort(self) -> None:
+        """Drop the connection now, with what waits for it."""
+        self.queue.clear()
+        if self._transport is not None:
+            self._transport.abort()
+
     async def send_all(self) -> None:
-        """Write what waits, until cancelled or overflowed."""
-        while True:
-            await self.wake.wait()
-            self.wake.clear()
-            while self.queue:
-                await self.socket.send_frame(self.queue.popleft(), WSMsgType.TEXT)
-            if self.overflowed:
-                await self.socket.close(code=1008, message=b"too slow")
-                return
+        """Write what waits, until cancelled or disconnected."""
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await self.wake.wait()
+                self.wake.clear()
+                while self.queue:
+                    await self.socket.send_frame(self.queue.popleft(), WSMsgType.TEXT)
+        self.abort()
 
 
 class StreamServer:
     """The combined stream: accepts sockets at ``/stream``, answers subscriptions, sends frames to subscribers."""
 
-    def __init__(
-        self, on_change: Callable[[], None] = lambda: None, known: Callable[[str], bool] | None = None
-    ) -> None:
+    def __init__(self, streams_max: int, on_change: Callable[[], None] = lambda: None) -> None:
         self.clients: set[Client] = set()
         self.overflows = 0
+        """Clients that were disconnected because they did not read."""
+        self._streams_max = streams_max
         self._on_change = on_change
-        self._known = known
 
     def routes(self) -> list[web.RouteDef]:
         """Where it listens; USD-M's public route too."""
@@ -112,14 +138,27 @@ class StreamServer:
                 count += 1
         return count
 
+    def broadcast(self, frame: bytes) -> None:
+        """Queue a frame for every client, whatever it subscribed."""
+        for client in list(self.clients):
+            client.put(frame)
+
     async def cut(self) -> None:
-        """Close every socket at once, as a venue's restart does."""
-        await asyncio.gather(*(client.socket.close(code=1012) for client in list(self.clients)), return_exceptions=True)
+        """Close every socket at once, as a venue's restart does; returns when all are closed."""
+        clients = list(self.clients)
+        if clients:
+            closing = [asyncio.create_task(client.socket.close(code=1012)) for client in clients]
+            _, open_still = await asyncio.wait(closing, timeout=CLOSE_S)
+            for client in clients:
+                client.abort()
+            for task in open_still:
+                task.cancel()
+            await asyncio.gather(*closing, return_exceptions=True)
 
     async def _serve(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(compress=False, max_msg_size=1 << 20)
+        socket = web.WebSocketResponse(compress=False, max_msg_size=1 << 20, timeout=CLOSE_S)
         await socket.prepare(request)
-        client = Client(socket)
+        client = Client(socket, request.transport)
         self.clients.add(client)
         sender = asyncio.create_task(client.send_all())
         try:
@@ -141,19 +180,24 @@ class StreamServer:
             method, params, number = message["method"], message.get("params", []), message["id"]
         except (ValueError, KeyError, TypeError):
             return b'{"error":{"code":2,"msg":"Invalid request: request must be valid JSON"}}'
-        if method not in ("SUBSCRIBE", "UNSUBSCRIBE") or not isinstance(params, list):
-            return _error(number, 2, f"Invalid request: unknown method {method}")
-        if len(params) > PARAMS_MAX:
-            return _error(number, 2, f"Invalid request: more than {PARAMS_MAX} params")
-        if method == "SUBSCRIBE":
-            unknown = [p for p in params if self._known is not None and not self._known(p)]
-            if unknown:
-                return _error(number, 2, f"Invalid request: unknown stream {unknown[0]}")
-            client.streams.update(params)
-        else:
-            client.streams.difference_update(params)
+        if not isinstance(params, list) or not all(isinstance(name, str) for name in params):
+            return _error(number, 2, "Invalid request: params must be an array of strings")
+        result: list[str] | None = None
+        match method:
+            case "SUBSCRIBE":
+                # Any name is taken, as Binance does: for one that nothing is sent on, nothing comes.
+                wanted = client.streams | set(params)
+                if len(wanted) > self._streams_max:
+                    return _error(number, 2, f"Invalid request: more than {self._streams_max} streams on a connection")
+                client.streams = wanted
+            case "UNSUBSCRIBE":
+                client.streams.difference_update(params)
+            case "LIST_SUBSCRIPTIONS":
+                result = sorted(client.streams)
+            case _:
+                return _error(number, 2, f"Invalid request: unknown method {method}")
         self._on_change()
-        return json.dumps({"result": None, "id": number}).encode()
+        return json.dumps({"result": result, "id": number}).encode()
 
 
 def _error(number: Any, code: int, text: str) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 Texts = list[list[str]]
@@ -11,7 +11,11 @@ Texts = list[list[str]]
 
 
 class TruthError(Exception):
-    """The venue no longer remembers that sequence number, or has not reached it; the text says which."""
+    """There is no book at that sequence number; the text says why."""
+
+
+class TooOld(TruthError):
+    """The venue no longer remembers it."""
 
 
 class TruthBook:
@@ -23,7 +27,7 @@ class TruthBook:
         self._undo: deque[tuple[int, tuple[tuple[int, Decimal, Decimal], ...]]] = deque(maxlen=remember)
         """(sequence number before the event, ((side, price, size before), …)), oldest first."""
 
-    def load(self, seq: int, bids: Iterable[list[str]], asks: Iterable[list[str]]) -> None:
+    def load(self, seq: int, bids: Iterable[Sequence[str]], asks: Iterable[Sequence[str]]) -> None:
         """Replace the book by a snapshot; the past is forgotten."""
         self.sides = tuple({Decimal(p): Decimal(s) for p, s, *_ in side} for side in (bids, asks))  # pyright: ignore
         self.seq = seq
@@ -68,7 +72,7 @@ class TruthBook:
                 if at < seq:
                     raise TruthError(f"{seq} lies inside of an event")
             else:
-                raise TruthError(f"{seq} is too long ago")
+                raise TooOld(f"{seq} is too long ago, the venue remembers {len(self._undo)} events and is at {self.seq}")
         bids, asks = sides
         return (
             self.seq if seq is None else seq,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 from aiohttp import web
 
 from simulator.binance_wire import MARKETS, Market, StreamServer
-from simulator.truth import TruthBook, TruthError
+from simulator.truth import TooOld, TruthBook, TruthError
+
+WEIGHT_HEADER = "X-MBX-USED-WEIGHT-1M"
 
 
 class SimulatedVenue(ABC):
@@ -23,12 +26,14 @@ class SimulatedVenue(ABC):
         self.market: Market = MARKETS[adapter]
         self.rest_url = ""
         self.ws_url = ""
-        self.stream = StreamServer(self.on_clients, self.knows_stream)
+        self.stream = StreamServer(self.market.streams_max, self.on_clients)
         self.frames_sent = 0
         """Market data frames sent, each counted once for each client that got it."""
         self.rest_calls = 0
         self.dropped = 0
         """Depth frames lost on purpose."""
+        self._weights = (0, 0)
+        """(minute, request weight used in it)."""
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -84,10 +89,6 @@ class SimulatedVenue(ABC):
     def on_clients(self) -> None:  # noqa: B027 - most venues need not know
         """Subscriptions changed."""
 
-    def knows_stream(self, name: str) -> bool:
-        """Whether there is such a stream. Binance takes any well-formed name."""
-        return "@" in name
-
     def intercept(self) -> web.Response | None:
         """An answer that a REST call gets instead of its own (faults)."""
         return None
@@ -100,17 +101,32 @@ class SimulatedVenue(ABC):
         }  # fmt: skip
 
     async def _exchange_info(self, _: web.Request) -> web.Response:
+        used = self._weigh(self.market.info_weight)
+        info: dict[str, Any] = {"timezone": "UTC", "serverTime": time.time_ns() // 1_000_000, "rateLimits": []}
+        answer = self.intercept() or web.json_response(info | {"symbols": self.entries()})
+        answer.headers[WEIGHT_HEADER] = used
+        return answer
+
+    def _weigh(self, weight: int) -> str:
+        """Count a call; gives the weight used in this minute, as the header says it. Nothing is refused for it."""
         self.rest_calls += 1
-        return self.intercept() or web.json_response({"timezone": "UTC", "rateLimits": [], "symbols": self.entries()})
+        minute = time.time_ns() // 60_000_000_000
+        self._weights = (minute, weight + (self._weights[1] if self._weights[0] == minute else 0))
+        return str(self._weights[1])
 
     async def _depth(self, request: web.Request) -> web.Response:
-        self.rest_calls += 1
-        if (answer := self.intercept()) is not None:
-            return answer
-        native, limit = request.query.get("symbol", ""), request.query.get("limit", "500")
-        if native not in self.books or not limit.isdigit():
-            return web.json_response({"code": -1121, "msg": "Invalid symbol."}, status=400)
-        return await self.snapshot(native, int(limit))
+        native = request.query.get("symbol", "")
+        limit = self.market.depth_limit(request.query.get("limit", "500" if self.market.futures else "100"))
+        used = self._weigh(limit[1] if limit else 1)
+        if (answer := self.intercept()) is None:
+            if native not in self.books:
+                answer = web.json_response({"code": -1121, "msg": "Invalid symbol."}, status=400)
+            elif limit is None:
+                answer = web.json_response({"code": -4021, "msg": "Depth limit is not valid."}, status=400)
+            else:
+                answer = await self.snapshot(native, limit[0])
+        answer.headers[WEIGHT_HEADER] = used
+        return answer
 
     async def _truths(self, _: web.Request) -> web.Response:
         return web.json_response({"symbols": sorted(self.books)})
@@ -121,6 +137,8 @@ class SimulatedVenue(ABC):
             return web.json_response({"error": "no such instrument; /truth lists them"}, status=404)
         try:
             found, bids, asks = book.at(None if seq is None else int(seq))
+        except TooOld as error:
+            return web.json_response({"error": str(error)}, status=404)
         except (TruthError, ValueError) as error:
             return web.json_response({"error": str(error)}, status=409)
         return web.json_response({"seq": found, "bids": bids, "asks": asks})
