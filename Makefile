@@ -45,5 +45,6 @@ lock: ## Lock the dependencies again (needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header -o requirements.lock
 
-clean: ## Remove what setup, demo and tests made (the cache of Kafka's jars stays)
-	rm -rf $(VENV) .venue-mirror build *.egg-info .pytest_cache .hypothesis .ruff_cache
+clean: ## Stop the embedded broker and remove what setup, demo and tests made (the cache of Kafka's jars stays)
+	@[ ! -x $(BIN)/venue-mirror ] || $(BIN)/venue-mirror broker stop || true
+	rm -rf $(VENV) .venue-mirror build *.egg-info .pytest_cache .hypothesis .ruff_cache .import_linter_cache

@@ -4,8 +4,11 @@
 set -euo pipefail
 [ -z "${KAFKA_BOOTSTRAP_SERVERS:-}" ] || exit 0
 
+java=$(command -v java || echo "${JAVA_HOME:-/none}/bin/java")
+major=$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -1 || true)
+
 missing=()
-command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
+[ "${major:-0}" -ge 17 ] || missing+=(openjdk-17-jre-headless)
 cache=${VENUE_MIRROR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/venue-mirror}
 compgen -G "$cache/kafka-*/kafka_*.jar" >/dev/null || command -v mvn >/dev/null || missing+=(maven)
 [ ${#missing[@]} -gt 0 ] || exit 0
