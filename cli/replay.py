@@ -17,7 +17,7 @@ from typing import Any
 from bus.consumer import TailReader
 from cli.stack import Stack, StackError, free_port, private_broker
 from cli.views import Views
-from collectors.venue import adapter, adapter_ids
+from collectors.venue import ALL_CHANNELS, adapter, adapter_ids
 from config.settings import Settings, VenueSettings
 from market.decimals import strip_zeros
 from schemas.codec import codec
@@ -90,7 +90,7 @@ async def replay(settings: Settings, options: ReplayOptions, log: Callable[[str]
 def _tuned(settings: Settings, options: ReplayOptions, venues: dict[str, CaptureVenue], work: Path) -> Settings:
     sections = {
         name: VenueSettings(  # pyright: ignore[reportCallIssue]
-            adapter=name, rest_url=venue.rest_url, ws_url=venue.ws_url, tickers=True, rest_weight_per_minute=1_000_000
+            adapter=name, rest_url=venue.rest_url, ws_url=venue.ws_url, channels=ALL_CHANNELS, rest_weight_per_minute=1_000_000
         )
         for name, venue in venues.items()
     }

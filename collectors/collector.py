@@ -15,7 +15,7 @@ from bus.connection import require_broker
 from bus.errors import BusError
 from bus.producer import Producer
 from collectors.discovery import Discovery, Instrument
-from collectors.errors import CollectorError, VenueUnreachable
+from collectors.errors import CollectorError, MalformedFrame, RestError, VenueUnreachable
 from collectors.mantissas import step_exponent
 from collectors.metrics import CollectorMetrics, Counts, Gauges
 from collectors.ownership import Ownership
@@ -25,7 +25,7 @@ from collectors.rest import RestClient
 from collectors.server import start_server
 from collectors.snapshots import Snapshots
 from collectors.stream import ConnectionPool
-from collectors.venue import adapter
+from collectors.venue import Poll, adapter
 from collectors.worker import BookWorker
 from config.settings import Settings
 
@@ -48,13 +48,14 @@ class Collector:
         self.settings = settings
         self.name = name
         self.counts = Counts()
-        self.venue = adapter(own.adapter)(tickers=own.tickers)
+        self.venue = adapter(own.adapter)(channels=own.channels)
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000 % 100_000}"
         limit = settings.collector.queue_max
         self.producer = Producer(settings, queue_max=int(limit * STATUS_RESERVE))
         self.publisher = Publisher(
-            name, self.producer.send, self.counts, owner=self.owner, waiting=self.producer.__len__, limit=limit
-        )
+            name, self.producer.send, self.counts, owner=self.owner, waiting=self.producer.__len__, limit=limit,
+            exact=self.venue.exact,
+        )  # fmt: skip
         self.pipeline = Pipeline(self.publisher, self.counts)
         self.rest = RestClient(
             own.rest_url or self.venue.rest_url,
@@ -63,8 +64,8 @@ class Collector:
             concurrency=self.venue.limits.rest_concurrency,
         )
         self.pool = ConnectionPool(
-            name, self.venue, (own.ws_url or self.venue.ws_url).rstrip("/"), self.pipeline, self.counts,
-            silence_s=settings.collector.stale_connection_s,
+            name, self.venue, own.ws_url.rstrip("/"), self.pipeline, self.counts,
+            silence_s=settings.collector.stale_connection_s, rest=self.rest,
         )  # fmt: skip
         self.snapshots = Snapshots(self.venue, self.rest, self.pipeline, self.counts)
         self.known: dict[str, Instrument] = {}
@@ -79,7 +80,7 @@ class Collector:
                 producer_queue=self.producer.__len__,
                 connections=self.pool.open_count,
                 snapshots_waiting=self.snapshots.waiting,
-                pending_deltas=lambda: sum(w.pending_count() for w in self.pipeline.workers.values()),
+                pending_deltas=lambda: sum(len(w.pending) for w in self.pipeline.workers.values()),
                 failed_deliveries=lambda: self.producer.failed,
             ),
         )  # fmt: skip
@@ -108,6 +109,7 @@ class Collector:
                     asyncio.create_task(self.snapshots.run(), name="snapshots"),
                     asyncio.create_task(self._tick(), name="timer"),
                     asyncio.create_task(self._poll(), name="producer"),
+                    *(asyncio.create_task(self._repeat(poll), name="poll") for poll in self.venue.polls()),
                 ]
                 stopped = asyncio.create_task(stop.wait())
                 done, _ = await asyncio.wait([stopped, self._fatal, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -206,13 +208,38 @@ class Collector:
             self.publisher,
             self.counts,
             self.settings.collector,
-            self.snapshots.want,
+            self.snapshots.want if self.venue.rule(record["native_id"]).snapshot_from == "rest" else self._renew,
             price_exp=step_exponent(record["tick_size"]),
             size_exp=step_exponent(record["lot_size"]),
             last_epoch=self._statuses.get(record["symbol"], ("", 0))[1],
         )
         worker.announce()
         return worker
+
+    def _renew(self, worker: BookWorker, delay_s: float) -> None:
+        """Ask for the snapshot that only comes in the stream, if it is missing still."""
+        epoch = worker.epoch
+
+        def renew() -> None:
+            if worker.epoch == epoch and not worker.synced and self.pipeline.workers.get(worker.native) is worker:
+                self.pool.renew(worker.native)
+
+        asyncio.get_running_loop().call_later(delay_s, renew)
+
+    async def _repeat(self, poll: Poll) -> None:
+        """Ask for what no stream says, for as long as the process runs."""
+        while True:
+            try:
+                body = await self.rest.call(poll.request)
+                self.counts.polls += 1
+                now_ns = time.time_ns()
+                for event in self.venue.parse_poll(poll.request, body):
+                    self.pipeline.route_polled(event, now_ns)
+            except RestError as error:
+                log.info("%s: %s", self.name, error)
+            except MalformedFrame as error:
+                self.publisher.dead_letter(b"", str(error), time.time_ns())
+            await asyncio.sleep(poll.every_s)
 
     def _drop(self, native: str) -> None:
         if self.pipeline.workers.pop(native, None) is not None:

@@ -12,7 +12,7 @@ from collectors.errors import CollectorError
 from collectors.metrics import Counts
 from collectors.publisher import Publisher
 from collectors.rest import RestClient
-from collectors.venue import Listing, Venue
+from collectors.venue import Listing, RestRequest, Venue
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,7 @@ class Discovery:
 
     async def once(self) -> None:
         """Load, compare, write. Raises CollectorError when the venue's answer cannot be had or read."""
-        body = await self._rest.get(self._venue.instruments_request())
-        listings = self.by_symbol(self._venue.parse_instruments(body))
+        listings = self.by_symbol(await load_listings(self._venue, self._rest))
         if not listings:
             raise CollectorError(f"{self._publisher.venue}: the venue lists no instrument that can be read")
         self._counts.discoveries += 1
@@ -95,6 +94,23 @@ class Discovery:
             raise CollectorError(
                 f"{self._publisher.venue} lists none of {', '.join(unknown)}; write unified symbols such as {examples}"
             )
+
+
+PAGES_MAX = 100
+
+
+async def load_listings(venue: Venue, rest: RestClient) -> list[Listing]:
+    """Every instrument that the venue lists, over all its calls and pages. Raises RestError, MalformedFrame."""
+    listings: list[Listing] = []
+    for first in venue.instruments_requests():
+        request: RestRequest | None = first
+        for _ in range(PAGES_MAX):
+            if request is None:
+                break
+            body = await rest.call(request)
+            listings += venue.parse_instruments(body)
+            request = venue.next_instruments_request(request, body)
+    return listings
 
 
 def listing_of(record: Instrument) -> Listing:

@@ -35,6 +35,8 @@ class BookSnapshot(msgspec.Struct, gc=False):
     asks: list[Level]
     ts_venue_us: int = 0
     checksum: int | None = None
+    refresh: bool = False
+    """The venue's updates are whole books: while LIVE, what differs from the last one becomes a delta."""
 
 
 class TradeEvent(msgspec.Struct, gc=False):
@@ -60,11 +62,63 @@ class TickerEvent(msgspec.Struct, gc=False):
     ts_venue_us: int = 0
 
 
-class Reply(msgspec.Struct, gc=False):
-    """The venue's answer to the subscription or cancellation with this id; ``error`` is empty when it was taken."""
+class FundingEvent(msgspec.Struct, gc=False):
+    """A perpetual's funding rate for one interval, as a fraction (0.0001 is one basis point); negative: shorts pay."""
 
-    request_id: int
+    native: str
+    rate: str
+    interval_us: int = 0
+    """How long one rate holds; 0: the venue does not say."""
+    next_us: int = 0
+    """When it is paid next; 0: the venue does not say."""
+    ts_venue_us: int = 0
+
+
+class MarkPriceEvent(msgspec.Struct, gc=False):
+    """The price that positions are valued at, and the index below it; an empty text where the frame has none."""
+
+    native: str
+    mark: str
+    index: str = ""
+    ts_venue_us: int = 0
+
+
+class OpenInterestEvent(msgspec.Struct, gc=False):
+    """Open positions of one side, in ``unit``: CONTRACT, BASE or QUOTE."""
+
+    native: str
+    amount: str
+    unit: str = "CONTRACT"
+    ts_venue_us: int = 0
+
+
+class LiquidationEvent(msgspec.Struct, gc=False):
+    """A forced order. ``side`` is the order's own: SELL closes a long position."""
+
+    native: str
+    side: str
+    price: str
+    size: str
+    liquidation_id: str = ""
+    ts_venue_us: int = 0
+
+
+class Reply(msgspec.Struct, gc=False):
+    """The venue's answer to a subscription or cancellation; ``error`` is empty when it was taken.
+
+    With ``native`` it speaks of that instrument alone, whatever the id (venues that answer each channel); an answer
+    without either that carries an error is logged.
+    """
+
+    request_id: int = -1
     error: str = ""
+    native: str = ""
+
+
+class Answer(msgspec.Struct, gc=False):
+    """A frame that the venue expects back on this connection (its own ping)."""
+
+    frame: bytes
 
 
 class StreamBroken(msgspec.Struct, gc=False):
@@ -73,4 +127,7 @@ class StreamBroken(msgspec.Struct, gc=False):
     reason: str
 
 
-Event = BookDelta | BookSnapshot | TradeEvent | TickerEvent | Reply | StreamBroken
+MarketEvent = FundingEvent | MarkPriceEvent | OpenInterestEvent | LiquidationEvent
+"""What derivatives say beside book, trades and ticker."""
+
+Event = BookDelta | BookSnapshot | TradeEvent | TickerEvent | MarketEvent | Reply | Answer | StreamBroken

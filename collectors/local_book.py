@@ -64,6 +64,17 @@ class LocalBook:
         self.book = OrderBook(self.prices.exponent, self.sizes.exponent)
         self.book.apply(*columns, self.prices.exponent, self.sizes.exponent, replace=True)
 
+    def difference(self, snapshot: BookSnapshot) -> Columns:
+        """What has to be set to make the book this one, deletes included. Raises DecimalError."""
+        new = self.columns(snapshot.bids, snapshot.asks)
+        out: list[list[int]] = []
+        for side, prices, sizes in ((self.book.bids, new[0], new[1]), (self.book.asks, new[2], new[3])):
+            wanted = {p: s for p, s in zip(prices, sizes, strict=True) if s}
+            changed = {p: s for p, s in wanted.items() if side.levels.get(p) != s}
+            changed |= {p: 0 for p in side.levels if p not in wanted}
+            out += [list(changed), list(changed.values())]
+        return (out[0], out[1], out[2], out[3])
+
     def apply(self, columns: Columns) -> bool:
         """Set these levels; gives whether the book is uncrossed."""
         book = self.book

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Callable
 
 from collectors.errors import MalformedFrame
-from collectors.events import BookDelta, BookSnapshot, Reply, StreamBroken, TickerEvent, TradeEvent
+from collectors.events import Answer, BookDelta, BookSnapshot, Event, Reply, StreamBroken
 from collectors.metrics import Counts
 from collectors.publisher import Publisher
+from collectors.side_channels import HANDLERS, publish
 from collectors.venue import Parser
 from collectors.worker import BookWorker
 
@@ -32,11 +33,18 @@ class Pipeline:
             out[worker.state] = out.get(worker.state, 0) + 1
         return out
 
+    def route_polled(self, event: Event, ts_ns: int) -> None:
+        """An event that no stream brought; those of instruments that are not this process's are nobody's loss."""
+        worker = self.workers.get(getattr(event, "native", ""))
+        if worker is not None and type(event) in HANDLERS:
+            publish(worker, event, ts_ns)
+
     def receiver(
         self,
         parse: Parser,
         on_reply: OnReply = lambda _: None,
         on_broken: Callable[[str], None] = lambda _: None,
+        on_answer: Callable[[bytes], None] = lambda _: None,
     ) -> Callable[[bytes, int], None]:
         """The function that takes one connection's frames: ``receive(frame, ts_received_ns)``. It never raises."""
         workers, counts = self.workers, self.counts
@@ -57,6 +65,9 @@ class Pipeline:
                 if kind is StreamBroken:
                     on_broken(event.reason)  # pyright: ignore[reportAttributeAccessIssue]
                     continue
+                if kind is Answer:
+                    on_answer(event.frame)  # pyright: ignore[reportAttributeAccessIssue]
+                    continue
                 worker = workers.get(event.native)  # pyright: ignore[reportAttributeAccessIssue]
                 if worker is None:
                     counts.unrouted += 1
@@ -64,10 +75,8 @@ class Pipeline:
                 try:
                     if kind is BookDelta:
                         worker.on_delta(event, ts_ns)  # pyright: ignore[reportArgumentType]
-                    elif kind is TradeEvent:
-                        worker.on_trade(event, ts_ns)  # pyright: ignore[reportArgumentType]
-                    elif kind is TickerEvent:
-                        worker.on_ticker(event, ts_ns)  # pyright: ignore[reportArgumentType]
+                    elif kind in HANDLERS:
+                        publish(worker, event, ts_ns)
                     elif kind is BookSnapshot:
                         worker.on_snapshot(event, ts_ns)  # pyright: ignore[reportArgumentType]
                 except Exception as error:  # one instrument's surprise must not stop the others

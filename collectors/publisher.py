@@ -8,13 +8,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bus.errors import QueueFull
-from collectors.events import TickerEvent, TradeEvent
+from collectors.events import (
+    FundingEvent,
+    LiquidationEvent,
+    MarkPriceEvent,
+    OpenInterestEvent,
+    TickerEvent,
+    TradeEvent,
+)
 from collectors.metrics import Counts
 from schemas.codec import codec
-from schemas.topics import BOOK, DEAD_LETTER, INSTRUMENT, STATUS, TICKER, TRADE, market_key
+from schemas.topics import (
+    BOOK,
+    DEAD_LETTER,
+    FUNDING,
+    INSTRUMENT,
+    LIQUIDATION,
+    MARK_PRICE,
+    OPEN_INTEREST,
+    STATUS,
+    TICKER,
+    TRADE,
+    Topic,
+    market_key,
+)
 
 if TYPE_CHECKING:
     from collectors.local_book import Columns
@@ -47,8 +67,10 @@ class Publisher:
         owner: str = "",
         waiting: Callable[[], int] = int,
         limit: int = 200_000,
+        exact: bool = True,
     ) -> None:
         self.venue = venue
+        self.exact = exact
         self.owner = owner
         self.counts = counts
         self.congested = False
@@ -106,6 +128,7 @@ class Publisher:
                 "ask_prices": columns[2],
                 "ask_sizes": columns[3],
                 "venue_checksum": checksum,
+                "exact": self.exact,
             }
         )
         return self._put(BOOK.name, worker.key, value)
@@ -175,6 +198,58 @@ class Publisher:
         )
         taken = self._put(TICKER.name, worker.key, value)
         self.counts.tickers += taken
+        self.counts.dropped += not taken
+        return taken
+
+    def funding(self, worker: BookWorker, event: FundingEvent, rate: int, rate_exp: int, ts_received_ns: int) -> bool:
+        """Write a funding rate."""
+        body = {"rate": rate, "rate_exp": rate_exp, "interval_us": event.interval_us, "next_us": event.next_us}
+        return self._side(FUNDING, worker, body, event.ts_venue_us, ts_received_ns)
+
+    def mark_price(
+        self,
+        worker: BookWorker,
+        event: MarkPriceEvent,
+        mark: int | None,
+        index: int | None,
+        price_exp: int,
+        ts_received_ns: int,
+    ) -> bool:
+        """Write mark and index price."""
+        body = {"mark_price": mark, "index_price": index, "price_exp": price_exp}
+        return self._side(MARK_PRICE, worker, body, event.ts_venue_us, ts_received_ns)
+
+    def open_interest(
+        self, worker: BookWorker, event: OpenInterestEvent, amount: int, amount_exp: int, ts_received_ns: int
+    ) -> bool:
+        """Write the open interest."""
+        body = {"amount": amount, "amount_exp": amount_exp, "unit": event.unit}
+        return self._side(OPEN_INTEREST, worker, body, event.ts_venue_us, ts_received_ns)
+
+    def liquidation(
+        self, worker: BookWorker, event: LiquidationEvent, price: int, size: int, ts_received_ns: int
+    ) -> bool:
+        """Write a forced order."""
+        body = {
+            "liquidation_id": event.liquidation_id,
+            "side": event.side,
+            "price": price,
+            "size": size,
+            "price_exp": worker.local.prices.exponent,
+            "size_exp": worker.local.sizes.exponent,
+        }
+        return self._side(LIQUIDATION, worker, body, event.ts_venue_us, ts_received_ns)
+
+    def _side(
+        self, topic: Topic, worker: BookWorker, body: dict[str, Any], ts_venue_us: int, ts_received_ns: int
+    ) -> bool:
+        if self.congested:
+            self.counts.dropped += 1
+            return False
+        body |= {"venue": self.venue, "symbol": worker.symbol}
+        body |= {"ts_venue_us": ts_venue_us, "ts_received_ns": ts_received_ns}
+        taken = self._put(topic.name, worker.key, codec(topic.record).encode(body))
+        self.counts.derivatives += taken
         self.counts.dropped += not taken
         return taken
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from collectors.discovery import Discovery
+from collectors.discovery import Discovery, load_listings
 from collectors.errors import CollectorError, MalformedFrame, RestError, VenueUnreachable
-from collectors.events import BookDelta
+from collectors.events import Answer, BookDelta, Reply
 from collectors.metrics import Counts
 from collectors.rest import RestClient
 from collectors.stream import ConnectionPool
-from collectors.venue import Parser, Venue, adapter
+from collectors.venue import ALL_CHANNELS, Listing, Parser, Venue, adapter
 from config.settings import Settings
 
 TRIES = 5
@@ -31,7 +31,11 @@ class _Tape:
         self.workers: dict[str, _Follower] = {}
 
     def receiver(
-        self, parse: Parser, on_reply: Callable[..., None], on_broken: Callable[[str], None]
+        self,
+        parse: Parser,
+        on_reply: Callable[[Reply], None],
+        on_broken: Callable[[str], None],
+        on_answer: Callable[[bytes], None],
     ) -> Callable[[bytes, int], None]:
         def receive(frame: bytes, ts_ns: int) -> None:
             try:
@@ -39,8 +43,11 @@ class _Tape:
             except MalformedFrame:
                 events = ()  # recorded all the same: that is what a capture is for
             for event in events:
-                if not hasattr(event, "native"):
+                if isinstance(event, Reply):
                     on_reply(event)
+                    return
+                if isinstance(event, Answer):
+                    on_answer(event.frame)
                     return
                 if isinstance(event, BookDelta) and (follower := self.workers.get(event.native)) is not None:
                     follower.seen.set()
@@ -79,7 +86,7 @@ async def record(
     Raises CollectorError (VenueUnreachable, unknown symbols).
     """
     own = settings.venue(name)
-    venue = adapter(own.adapter)(tickers=True)
+    venue = adapter(own.adapter)(channels=ALL_CHANNELS)
     counts = Counts()
     rest = RestClient(
         own.rest_url or venue.rest_url, counts,
@@ -92,8 +99,9 @@ async def record(
         with cast(BinaryIO, opener(out, "wb")) as file:
             tape = _Tape(file)
             tape.workers = {native: _Follower() for native in natives}
-            url = (own.ws_url or venue.ws_url).rstrip("/")
-            pool = ConnectionPool(name, venue, url, tape, counts, silence_s=60)  # pyright: ignore[reportArgumentType]
+            pool = ConnectionPool(
+                name, venue, own.ws_url.rstrip("/"), tape, counts, silence_s=60, rest=rest,  # pyright: ignore[reportArgumentType]
+            )  # fmt: skip
             pool.subscribe(natives)
             snapshots = [asyncio.create_task(_snapshot(venue, rest, tape, native, say)) for native in natives]
             try:
@@ -113,16 +121,16 @@ async def record(
 
 
 async def _natives(venue: Venue, rest: RestClient, name: str, symbols: Sequence[str]) -> list[str]:
-    body = b""
+    found: list[Listing] = []
     for attempt in range(TRIES):
         try:
-            body = await rest.get(venue.instruments_request())
+            found = await load_listings(venue, rest)
             break
         except RestError as error:
             if attempt == TRIES - 1:
                 raise VenueUnreachable(f"{name}: the venue could not be read after {TRIES} tries: {error}") from error
             await asyncio.sleep(0.5 * 2**attempt)
-    listings = Discovery.by_symbol(venue.parse_instruments(body))
+    listings = Discovery.by_symbol(found)
     if unknown := [symbol for symbol in symbols if symbol not in listings]:
         raise CollectorError(
             f"{name} has no instrument {', '.join(unknown)}; it has e.g. {', '.join(sorted(listings)[:5])}"
@@ -134,7 +142,7 @@ async def _snapshot(venue: Venue, rest: RestClient, tape: _Tape, native: str, sa
     await tape.workers[native].seen.wait()
     while True:
         try:
-            body = await rest.get(venue.snapshot_request(native))
+            body = await rest.call(venue.snapshot_request(native))
             # Not every venue's answer says whose it is, and several instruments may share a capture.
             if b'"symbol"' not in body[:200]:
                 body = body.rstrip()[:-1] + b',"symbol":' + json.dumps(native).encode() + b"}"

@@ -50,7 +50,7 @@ class WeightLimit:
 
 
 class RestClient:
-    """GETs below one address. Use as an async context manager."""
+    """Calls below one address. Use as an async context manager."""
 
     def __init__(
         self, base_url: str, counts: Counts, *, weight_per_minute: int, concurrency: int, timeout_s: float = 15
@@ -72,13 +72,18 @@ class RestClient:
         if self._session is not None:
             await self._session.close()
 
-    async def get(self, request: RestRequest) -> bytes:
+    async def call(self, request: RestRequest) -> bytes:
         """The answer's body; waits for its turn. Raises RestError, RateLimited when the venue wants silence."""
         assert self._session is not None, "use the client as a context manager"
         await self.limit.take(request.weight)
         async with self._slots:
             try:
-                async with self._session.get(self.base_url + request.path) as response:
+                async with self._session.request(
+                    request.method,
+                    self.base_url + request.path,
+                    data=request.body or None,
+                    headers={"Content-Type": "application/json"} if request.body else None,
+                ) as response:
                     body = await self._body(response)
                     if response.status in (418, 429):
                         self._counts.rest_throttled += 1

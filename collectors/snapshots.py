@@ -52,7 +52,7 @@ class Snapshots:
                 continue
             body = b""
             try:
-                body = await self._rest.get(self._venue.snapshot_request(worker.native))
+                body = await self._rest.call(self._venue.snapshot_request(worker.native))
                 ts_ns = time.time_ns()
                 snapshot = self._venue.parse_snapshot(worker.native, body)
             except RestError as error:

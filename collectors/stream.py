@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable
 
 import picows
 
+from collectors.errors import CollectorError
 from collectors.events import Reply
 from collectors.metrics import Counts
 from collectors.pipeline import Pipeline
+from collectors.rest import RestClient
 from collectors.venue import Venue
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,30 @@ class _Listener(picows.WSListener):
             transport.disconnect()
 
 
+class _Waiting:
+    """A subscription that the venue has not answered yet, whole or instrument by instrument."""
+
+    def __init__(self, batch: list[str]) -> None:
+        self.answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.left = set(batch)
+        self.errors: dict[str, str] = {}
+
+    def take(self, reply: Reply) -> None:
+        """An answer to this subscription, or to one instrument of it."""
+        if not reply.native:
+            self._finish(reply.error)
+        elif reply.native in self.left:
+            self.left.discard(reply.native)
+            if reply.error:
+                self.errors[reply.native] = reply.error
+            if not self.left:
+                self._finish("")
+
+    def _finish(self, error: str) -> None:
+        if not self.answered.done():
+            self.answered.set_result(error)
+
+
 class Connection:
     """One websocket and the instruments on it. ``run`` keeps it open until cancelled."""
 
@@ -64,8 +90,9 @@ class Connection:
         self.natives: set[str] = set()
         self._to_subscribe: deque[str] = deque()
         self._to_unsubscribe: deque[str] = deque()
+        self._to_renew: deque[str] = deque()
         self._wake = asyncio.Event()
-        self._replies: dict[int, tuple[asyncio.Future[str], list[str]]] = {}
+        self._replies: dict[int, _Waiting] = {}
         self._next_id = 1
         self._transport: picows.WSTransport | None = None
         self.task: asyncio.Task[None] | None = None
@@ -88,6 +115,12 @@ class Connection:
             self._to_unsubscribe.append(native)
             self._wake.set()
 
+    def renew(self, native: str) -> None:
+        """Cancel and subscribe again: how a snapshot is asked for that only comes in the stream."""
+        if self._transport is not None and native not in self._to_renew and native not in self._to_subscribe:
+            self._to_renew.append(native)
+            self._wake.set()
+
     def break_off(self, reason: str) -> None:
         """Close the socket because what it sends cannot be trusted; it is opened again."""
         log.warning("%s: connection %d closed: %s", self._pool.name, self.number, reason)
@@ -101,7 +134,7 @@ class Connection:
             await pool.connect_turn()
             try:
                 transport, listener = await self._open()
-            except (OSError, picows.WSError, TimeoutError) as error:
+            except (OSError, picows.WSError, TimeoutError, CollectorError) as error:
                 pool.counts.connection_errors += 1
                 log.warning("%s: %s: %s", pool.name, pool.url, error)
                 await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
@@ -109,10 +142,11 @@ class Connection:
                 continue
             self._transport = transport
             self._to_unsubscribe.clear()
+            self._to_renew.clear()
             self._to_subscribe = deque(sorted(self.natives))
             opened_s = time.monotonic()
             pool.connected.set()
-            feeder = asyncio.create_task(self._feed(transport))
+            feeder = asyncio.create_task(self._feed())
             watcher = asyncio.create_task(self._watch(transport, listener))
             try:
                 await transport.wait_disconnected()
@@ -120,8 +154,8 @@ class Connection:
                 feeder.cancel()
                 watcher.cancel()
                 self._transport = None
-                for future, _ in self._replies.values():
-                    future.cancel()
+                for waiting in self._replies.values():
+                    waiting.answered.cancel()
                 self._replies.clear()
                 transport.disconnect()
             pool.counts.reconnects += 1
@@ -135,11 +169,11 @@ class Connection:
 
     async def _open(self) -> tuple[picows.WSTransport, _Listener]:
         pool = self._pool
-        receive = pool.pipeline.receiver(pool.venue.connection(), self._on_reply, self.break_off)
+        receive = pool.pipeline.receiver(pool.venue.connection(), self._on_reply, self.break_off, self._send)
         transport, listener = await picows.ws_connect(
             lambda: _Listener(receive),
-            pool.url,
-            enable_auto_ping=True,
+            await pool.endpoint(),
+            enable_auto_ping=pool.venue.heartbeat() is None,
             auto_ping_idle_timeout=pool.venue.limits.heartbeat_s,
             auto_ping_reply_timeout=pool.venue.limits.heartbeat_s,
             max_frame_size=MAX_FRAME,
@@ -150,36 +184,54 @@ class Connection:
         return transport, listener
 
     def _on_reply(self, reply: Reply) -> None:
-        waiting = self._replies.get(reply.request_id)
-        if waiting is not None and not waiting[0].done():
-            waiting[0].set_result(reply.error)
+        if reply.native:
+            for waiting in tuple(self._replies.values()):
+                waiting.take(reply)
+        elif (waiting := self._replies.get(reply.request_id)) is not None:
+            waiting.take(reply)
+        elif reply.error:
+            log.warning("%s: the venue says: %s", self._pool.name, reply.error)
 
-    async def _feed(self, transport: picows.WSTransport) -> None:
+    def _send(self, frame: bytes) -> None:
+        if self._transport is not None:
+            self._transport.send(picows.WSMsgType.TEXT, frame)
+
+    async def _feed(self) -> None:
         """Send subscriptions and cancellations, one frame a request_interval_s."""
         limits = self._pool.venue.limits
         while True:
-            if not self._to_subscribe and not self._to_unsubscribe:
+            if not self._to_subscribe and not self._to_unsubscribe and not self._to_renew:
                 self._wake.clear()
                 await self._wake.wait()
             if self._to_unsubscribe:
                 batch = _take(self._to_unsubscribe, limits.instruments_per_request)
                 batch = [n for n in batch if n not in self.natives]
                 if batch:
-                    transport.send(picows.WSMsgType.TEXT, self._pool.venue.unsubscribe(batch, self._id()))
+                    await self._send_all(self._pool.venue.unsubscribe(batch, self._id()))
+            elif self._to_renew:
+                batch = [n for n in _take(self._to_renew, limits.instruments_per_request) if n in self.natives]
+                if batch:
+                    await self._send_all(self._pool.venue.unsubscribe(batch, self._id()))
+                    self._to_subscribe.extend(batch)
             else:
                 batch = [n for n in _take(self._to_subscribe, limits.instruments_per_request) if n in self.natives]
                 if batch:
-                    await self._subscribe(transport, batch)
+                    await self._subscribe(batch)
             await asyncio.sleep(limits.request_interval_s)
 
-    async def _subscribe(self, transport: picows.WSTransport, batch: list[str]) -> None:
+    async def _send_all(self, frames: list[bytes]) -> None:
+        for number, frame in enumerate(frames):
+            if number:
+                await asyncio.sleep(self._pool.venue.limits.request_interval_s)
+            self._send(frame)
+
+    async def _subscribe(self, batch: list[str]) -> None:
         pool, request_id = self._pool, self._id()
-        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._replies[request_id] = (future, batch)
-        transport.send(picows.WSMsgType.TEXT, pool.venue.subscribe(batch, request_id))
+        waiting = self._replies[request_id] = _Waiting(batch)
         timeout_s = pool.venue.limits.reply_timeout_s
         try:
-            error = await asyncio.wait_for(future, timeout_s) if timeout_s else ""
+            await self._send_all(pool.venue.subscribe(batch, request_id))
+            error = await asyncio.wait_for(waiting.answered, timeout_s) if timeout_s else ""
         except TimeoutError:
             self.break_off(f"no answer to a subscription within {timeout_s:g} s")
             return
@@ -190,16 +242,16 @@ class Connection:
             log.warning("%s: a batch of %d was refused (%s); trying each alone", pool.name, len(batch), error)
             for native in batch:
                 if native in self.natives:
-                    await self._subscribe(transport, [native])
+                    await self._subscribe([native])
                     await asyncio.sleep(pool.venue.limits.request_interval_s)
             return
         for native in batch:
             worker = pool.pipeline.workers.get(native)
             if worker is None:
                 continue
-            if error:
+            if refusal := error or waiting.errors.get(native, ""):
                 pool.counts.refused_subscriptions += 1
-                worker.refused(f"the venue refused the subscription: {error}")
+                worker.refused(f"the venue refused the subscription: {refusal}")
                 asyncio.get_running_loop().call_later(REFUSED_RETRY_S, self._again, native)
             else:
                 worker.on_subscribed()
@@ -229,11 +281,21 @@ class ConnectionPool:
     """All connections of one venue in this process."""
 
     def __init__(
-        self, name: str, venue: Venue, url: str, pipeline: Pipeline, counts: Counts, *, silence_s: float
+        self,
+        name: str,
+        venue: Venue,
+        url: str,
+        pipeline: Pipeline,
+        counts: Counts,
+        *,
+        silence_s: float,
+        rest: RestClient | None = None,
     ) -> None:
+        self._rest = rest
+        self._fixed_url = bool(url)
         self.name = name
         self.venue = venue
-        self.url = url + venue.ws_path()
+        self.url = (url or venue.ws_url) + venue.ws_path()
         self.pipeline = pipeline
         self.counts = counts
         self.silence_s = silence_s
@@ -256,6 +318,19 @@ class ConnectionPool:
             connection = self._with_room()
             self._by_native[native] = connection
             connection.add(native)
+
+    def renew(self, native: str) -> None:
+        """Subscribe an instrument anew, for its snapshot."""
+        if (connection := self._by_native.get(native)) is not None:
+            connection.renew(native)
+
+    async def endpoint(self) -> str:
+        """Where to connect. Raises CollectorError when the venue has to be asked and does not say."""
+        request = self.venue.endpoint_request()
+        if request is None or self._rest is None:
+            return self.url
+        url = self.venue.parse_endpoint(await self._rest.call(request))
+        return self.url + "?" + url.partition("?")[2] if self._fixed_url else url
 
     def unsubscribe(self, native: str) -> None:
         """Take an instrument off; a connection without any is closed."""

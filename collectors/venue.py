@@ -12,17 +12,22 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
 
 from collectors.errors import MalformedFrame, UnknownVenue
 from collectors.events import (
+    Answer,
     BookDelta,
     BookSnapshot,
     Event,
+    FundingEvent,
     Level,
+    LiquidationEvent,
+    MarkPriceEvent,
+    OpenInterestEvent,
     Reply,
     StreamBroken,
     TickerEvent,
@@ -31,20 +36,38 @@ from collectors.events import (
 from collectors.sync_rules import PredecessorChain, RangeChain, SyncRule, Verdict
 
 __all__ = [
-    "BookDelta", "BookSnapshot", "Event", "Level", "Limits", "Listing", "MalformedFrame", "Parser",
-    "PredecessorChain", "RangeChain", "Reply", "RestRequest", "StreamBroken", "SyncRule", "TickerEvent",
-    "TradeEvent", "UnknownVenue", "Venue", "Verdict", "adapter", "adapter_ids",
+    "ALL_CHANNELS", "BOOK", "FUNDING", "LIQUIDATION", "MARK_PRICE", "OPEN_INTEREST", "TICKER", "TRADE", "Answer", "BookDelta",
+    "BookSnapshot", "Event", "FundingEvent", "Level", "Limits", "LiquidationEvent", "Listing", "MalformedFrame",
+    "MarkPriceEvent", "OpenInterestEvent", "Parser", "Poll", "PredecessorChain", "RangeChain", "Reply", "RestRequest",
+    "StreamBroken", "SyncRule", "TickerEvent", "TradeEvent", "UnknownVenue", "Venue", "Verdict", "adapter",
+    "adapter_ids",
 ]  # fmt: skip
 
 Parser = Callable[[bytes], Sequence[Event]]
 
+BOOK, TRADE, TICKER = "book", "trade", "ticker"
+FUNDING, MARK_PRICE, OPEN_INTEREST, LIQUIDATION = "funding", "mark_price", "open_interest", "liquidation"
+"""Channels: the kinds of market data, by the names that the settings use."""
+ALL_CHANNELS = (BOOK, TRADE, TICKER, FUNDING, MARK_PRICE, OPEN_INTEREST, LIQUIDATION)
+
 
 @dataclass(frozen=True, slots=True)
 class RestRequest:
-    """A GET below the venue's REST address; ``weight`` counts against Limits.rest_weight_per_minute."""
+    """A call below the venue's REST address; ``weight`` counts against Limits.rest_weight_per_minute."""
 
     path: str
     weight: int = 1
+    method: str = "GET"
+    body: bytes = b""
+    """JSON, for a POST."""
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """A call to repeat."""
+
+    request: RestRequest
+    every_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +84,11 @@ class Limits:
     rest_weight_per_minute: int
     rest_concurrency: int = 4
     heartbeat_s: float = 15
-    """Silence after which the connection is pinged."""
+    """Silence after which the connection is pinged; with a heartbeat() of the venue's own, how often that is sent."""
     reply_timeout_s: float = 10
     """For an answer to a subscription; 0: the venue gives none, a sent subscription counts as taken."""
+    max_age_s: float = 0
+    """The venue cuts a connection at this age (24 h is usual); 0: it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +121,34 @@ class Venue(ABC):
     """Public endpoint, without a slash at the end; the settings may override it, as they may ``ws_url``."""
     ws_url: ClassVar[str]
     limits: ClassVar[Limits]
+    offers: ClassVar[frozenset[str]] = frozenset({BOOK, TRADE})
+    """The channels that this file speaks."""
+    exact: ClassVar[bool] = True
+    """False: the source drops updates or the wire's digits, so that nothing proves a book of it."""
 
-    def __init__(self, *, tickers: bool = False) -> None:
-        self.tickers = tickers
-        """Whether to subscribe to the venue's own best bid and offer too."""
+    def __init__(self, *, channels: Collection[str] = (BOOK, TRADE)) -> None:
+        self.channels = self.offers & frozenset(channels)
+        """The channels to subscribe: those asked for that the venue has."""
 
     @abstractmethod
-    def instruments_request(self) -> RestRequest:
-        """The call that lists every instrument."""
+    def instruments_requests(self) -> list[RestRequest]:
+        """The calls that together list every instrument."""
 
     @abstractmethod
     def parse_instruments(self, body: bytes) -> list[Listing]:
-        """Its answer. An entry that cannot be read or named is left out, so that one bad symbol hides no other."""
+        """One answer. An entry that cannot be read or named is left out, so that one bad symbol hides no other."""
+
+    def next_instruments_request(self, request: RestRequest, body: bytes) -> RestRequest | None:
+        """The call for the page behind this answer; None: it was the last. The answer has been parsed without error."""
+        return None
+
+    def endpoint_request(self) -> RestRequest | None:
+        """The call that tells the websocket's address, made before each connection; None: it is ws_url + ws_path()."""
+        return None
+
+    def parse_endpoint(self, body: bytes) -> str:
+        """Its answer: the whole websocket address."""
+        raise NotImplementedError(f"{self.id} has a fixed websocket address")
 
     def snapshot_request(self, native: str) -> RestRequest:
         """The call for one whole book, where the sync rule takes snapshots from REST."""
@@ -125,13 +166,25 @@ class Venue(ABC):
         """Path and query below ``ws_url``."""
         return ""
 
-    @abstractmethod
-    def subscribe(self, natives: Sequence[str], request_id: int) -> bytes:
-        """The frame that subscribes these instruments (at most Limits.instruments_per_request)."""
+    def polls(self) -> list[Poll]:
+        """What has to be asked for again and again because no stream says it."""
+        return []
+
+    def parse_poll(self, request: RestRequest, body: bytes) -> Sequence[Event]:
+        """The events in one answer; those of instruments that nobody follows are ignored."""
+        raise NotImplementedError(f"{self.id} polls nothing")
 
     @abstractmethod
-    def unsubscribe(self, natives: Sequence[str], request_id: int) -> bytes:
-        """The frame that cancels them."""
+    def subscribe(self, natives: Sequence[str], request_id: int) -> list[bytes]:
+        """The frames that subscribe these instruments (at most Limits.instruments_per_request) to the channels.
+
+        Where there are several, the first is the books' and carries the id; what the others are answered is the
+        adapter's to leave out unless it is an error.
+        """
+
+    @abstractmethod
+    def unsubscribe(self, natives: Sequence[str], request_id: int) -> list[bytes]:
+        """The frames that cancel them."""
 
     @abstractmethod
     def parse(self, frame: bytes) -> Sequence[Event]:
@@ -142,7 +195,7 @@ class Venue(ABC):
         return self.parse
 
     def heartbeat(self) -> bytes | None:
-        """A frame that keeps the connection alive; None: the websocket's own ping does."""
+        """A frame that keeps the connection alive, sent every heartbeat_s; None: the websocket's own ping does."""
         return None
 
     @classmethod

@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from collectors.events import BookDelta, BookSnapshot, TickerEvent, TradeEvent
-from collectors.local_book import LocalBook
+from collectors.events import BookDelta, BookSnapshot
+from collectors.keyframes import KeyframePace
+from collectors.local_book import Columns, LocalBook
 from collectors.sync_rules import APPLY, STALE, SyncRule
 from config.settings import CollectorSettings
 from market.decimals import DecimalError
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
 WantSnapshot = Callable[["BookWorker", float], None]
 """``want(worker, delay_s)``: fetch a snapshot for the worker's present epoch, not before ``delay_s`` from now."""
 
-FIRST_RETRY_S = 0.25
-LONGEST_RETRY_S = 30.0
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.25, 30.0
 LONGEST_PATIENCE_S = 3600.0
+SNAPSHOT_PATIENCE_NS = 10_000_000_000
+"""For a snapshot that the venue sends in the stream by itself."""
 SILENCE_FACTOR = 20
 """A book is silent when it says nothing for this many times its usual pause (and at least stale_s)."""
 
@@ -39,10 +41,10 @@ class BookWorker:
     """Mirrors one instrument of one venue."""
 
     __slots__ = (
-        "_bridging", "_keyframe_at", "_keyframe_ns", "_last_event_ns", "_live_once", "_patience_s", "_pause_ns",
-        "_pending", "_retry_s", "_settings", "_since_keyframe", "_want_snapshot", "counts", "epoch", "index", "key",
-        "last_seq", "local", "native", "publisher", "rule", "since_ns", "state", "streaming", "symbol", "synced",
-        "ts_received_ns", "ts_venue_us", "waits_for_delta",
+        "_asked_ns", "_bridging", "_last_event_ns", "_live_once", "_pace", "_patience_s", "_pause_ns", "_retry_s",
+        "_settings", "_want_snapshot", "counts", "epoch", "index", "key", "last_seq", "local", "native", "pending",
+        "publisher", "rule", "since_ns", "state", "streaming", "symbol", "synced", "ts_received_ns", "ts_venue_us",
+        "waits_for_delta",
     )  # fmt: skip
 
     def __init__(
@@ -82,13 +84,12 @@ class BookWorker:
         self.waits_for_delta = False
         """A snapshot is only asked for after a first event (or a second's patience): it is then not too old."""
         self._bridging = False
-        self._pending: deque[tuple[BookDelta, int]] = deque()
+        self.pending: deque[tuple[BookDelta, int]] = deque()
+        """Deltas that wait for a snapshot."""
         self._live_once = False
         self._retry_s = FIRST_RETRY_S
-        self._since_keyframe = 0
-        self._keyframe_at = 0
-        self._keyframe_ns = 0
-        self._last_event_ns = time.time_ns()
+        self._pace = KeyframePace(settings)
+        self._last_event_ns = self._asked_ns = time.time_ns()
         self._pause_ns = 0
         self._patience_s = settings.stale_s
 
@@ -119,11 +120,19 @@ class BookWorker:
 
     def on_snapshot(self, snapshot: BookSnapshot, ts_ns: int, epoch: int | None = None) -> None:
         """Start the book from a snapshot asked for in ``epoch`` (None: it came in the stream)."""
-        if self.synced and epoch is None:
-            self.resync("the venue sent a new snapshot")
-        if self.synced or self.state != "SYNCING" or not (epoch is None or epoch == self.epoch) or not self.streaming:
+        if epoch is None:
+            if self.synced and snapshot.refresh:
+                self._refresh(snapshot, ts_ns)
+                return
+            if self.synced:
+                self._restart("the venue sent a new snapshot")
+            elif not self.streaming and self.state in ("SYNCING", "GAP"):
+                self.streaming = True  # the stream says so before the venue's confirmation
+                self._restart("")
+            self.pending.clear()  # what came before it in the stream is in it
+        if self.synced or self.state != "SYNCING" or epoch not in (None, self.epoch) or not self.streaming:
             return  # an answer to a question that is no longer asked
-        pending = self._pending
+        pending = self.pending
         while pending and self.rule.bridges(snapshot.last_seq, pending[0][0]) is STALE:
             pending.popleft()
         if pending and self.rule.bridges(snapshot.last_seq, pending[0][0]) is not APPLY:
@@ -155,7 +164,7 @@ class BookWorker:
         self.counts.book_events += 1
         self.synced = self._bridging = True
         self._last_event_ns = ts_ns
-        self._pending = deque()
+        self.pending = deque()
         epoch_now = self.epoch
         for delta, received_ns in pending:
             self.on_delta(delta, received_ns)
@@ -173,24 +182,6 @@ class BookWorker:
         if epoch == self.epoch and not self.synced and self.state == "SYNCING":
             self._retry()
 
-    def on_trade(self, event: TradeEvent, ts_ns: int) -> None:
-        """Publish a trade."""
-        try:
-            price, size = self.local.price(event.price), self.local.size(event.size)
-        except DecimalError as error:
-            self.publisher.dead_letter(repr(event).encode(), f"trade of {self.native}: {error}", ts_ns)
-            return
-        self.publisher.trade(self, event, price, size, ts_ns)
-
-    def on_ticker(self, event: TickerEvent, ts_ns: int) -> None:
-        """Publish the venue's own best bid and offer."""
-        try:
-            mantissas = self.local.columns(((event.bid_price, event.bid_size),), ((event.ask_price, event.ask_size),))
-        except DecimalError as error:
-            self.publisher.dead_letter(repr(event).encode(), f"ticker of {self.native}: {error}", ts_ns)
-            return
-        self.publisher.ticker(self, event, mantissas, ts_ns)
-
     # What happens around it.
 
     def announce(self) -> None:
@@ -198,16 +189,12 @@ class BookWorker:
         self.epoch = max(time.time_ns() // 1000, self.epoch + 1)
         self._set_state("SYNCING", "waits for its subscription")
 
-    def pending_count(self) -> int:
-        """Deltas that wait for a snapshot."""
-        return len(self._pending)
-
     def on_subscribed(self) -> None:
-        """The venue has confirmed the subscription: synchronise."""
-        self.streaming = True
-        if self.state in ("HALTED", "DELISTED"):
+        """The venue has confirmed the subscription: synchronise, unless its snapshot was here before."""
+        already, self.streaming = self.streaming, True
+        if self.state in ("HALTED", "DELISTED") or (already and self.rule.snapshot_from == "stream"):
             return
-        self._begin()
+        self._restart("")
 
     def on_stream_lost(self, reason: str) -> None:
         """The connection broke: nothing that follows can be in order."""
@@ -217,35 +204,29 @@ class BookWorker:
             return
         if was_live:
             self.counts.gaps += 1
-        self._drop_book()
-        self._set_state("GAP", reason)
+        self._end("GAP", reason)
 
     def gap(self, reason: str) -> None:
         """Something is missing: say GAP, then synchronise anew."""
         self.counts.gaps += 1
-        self._drop_book()
-        self._set_state("GAP", reason)
+        self._end("GAP", reason)
         self._begin(reason)
 
     def resync(self, reason: str) -> None:
         """Synchronise anew although nothing is known to be missing (a fence, an audit)."""
-        self._drop_book()
         self._begin(reason)
 
     def halt(self, reason: str) -> None:
         """The venue halted trading: the book stays as it is and says HALTED."""
-        self._drop_book()
-        self._set_state("HALTED", reason)
+        self._end("HALTED", reason)
 
     def delist(self, reason: str) -> None:
         """The venue no longer lists it: the last that this worker says."""
-        self._drop_book()
-        self._set_state("DELISTED", reason)
+        self._end("DELISTED", reason)
 
     def refused(self, reason: str) -> None:
         """The venue would not subscribe it."""
-        self._drop_book()
-        self._set_state("SYNCING", reason)
+        self._end("SYNCING", reason)
 
     def fence(self, epoch: int) -> None:
         """Another process wrote ``epoch`` for this book: begin one above it, so that its late events are ignored."""
@@ -260,27 +241,44 @@ class BookWorker:
         if not self.synced:
             if self.waits_for_delta and now_ns - self.since_ns > 1_000_000_000:
                 self._ask()
+            elif self.rule.snapshot_from == "stream" and self.streaming and now_ns - self._asked_ns > SNAPSHOT_PATIENCE_NS:
+                self._retry()
             return
-        s = self._settings
-        if not s.keyframe_events and now_ns - self._keyframe_ns >= s.keyframe_max_s * 1e9 and self.state == "LIVE":
+        if self.state == "LIVE" and self._pace.overdue(now_ns):
             self._keyframe(now_ns)
         silent_ns = now_ns - self._last_event_ns
         if silent_ns > self._patience_s * 1e9 and silent_ns > SILENCE_FACTOR * self._pause_ns:
             self.counts.stale += 1
             # A book that is only quiet comes back unchanged; asking again waits twice as long each time.
             self._patience_s = min(LONGEST_PATIENCE_S, self._patience_s * 2)
-            self._drop_book()
-            self._set_state("STALE", f"silent for {silent_ns / 1e9:.0f} s")
+            self._end("STALE", f"silent for {silent_ns / 1e9:.0f} s")
             self._begin("it was silent")
 
     # How it is done.
 
-    def _apply(self, delta: BookDelta, ts_ns: int) -> None:
+    def _refresh(self, snapshot: BookSnapshot, ts_ns: int) -> None:
+        """The venue's next whole book: what differs is a delta."""
+        seq = snapshot.last_seq
+        if 0 <= seq <= self.last_seq:
+            self.counts.duplicates += 1
+            return
+        delta = BookDelta(snapshot.native, seq, seq, -1, [], [], snapshot.ts_venue_us, snapshot.checksum)
         try:
-            columns = self.local.columns(delta.bids, delta.asks)
+            columns = self.local.difference(snapshot)
         except DecimalError as error:
             self._unreadable(delta, str(error), ts_ns)
             return
+        self._last_event_ns = ts_ns
+        if columns[0] or columns[2]:
+            self._apply(delta, ts_ns, columns)
+
+    def _apply(self, delta: BookDelta, ts_ns: int, columns: Columns | None = None) -> None:
+        if columns is None:
+            try:
+                columns = self.local.columns(delta.bids, delta.asks)
+            except DecimalError as error:
+                self._unreadable(delta, str(error), ts_ns)
+                return
         uncrossed = self.local.apply(columns)
         book = self.local.book
         if self.rule.max_depth is not None:
@@ -316,16 +314,7 @@ class BookWorker:
         self.counts.book_events += 1
         levels = len(columns[0]) + len(columns[2])
         self.counts.levels += levels
-        self._since_keyframe += levels
-        every = self._settings.keyframe_events
-        if every:
-            if self.index % every == 0:
-                self._keyframe(ts_ns)
-        elif (
-            self._since_keyframe >= self._keyframe_at
-            and self.state == "LIVE"
-            and ts_ns - self._keyframe_ns >= self._settings.keyframe_min_s * 1e9
-        ):
+        if self._pace.due(levels, self.index, ts_ns, live=self.state == "LIVE"):
             self._keyframe(ts_ns)
 
     def _unreadable(self, delta: BookDelta, why: str, ts_ns: int) -> None:
@@ -337,7 +326,7 @@ class BookWorker:
             self.counts.keyframes += 1
             self.counts.keyframe_levels += len(self.local.book.bids) + len(self.local.book.asks)
         else:
-            self._keyframe_ns = now_ns  # congested: the next one is as good
+            self._pace.put_off(now_ns)
 
     def _write_whole(self, kind: str) -> bool:
         bids, asks = self.local.book.bids.columns(), self.local.book.asks.columns()
@@ -347,15 +336,15 @@ class BookWorker:
             self.publisher.dead_letter(b"", f"{kind.lower()} of {self.native}: {error}", time.time_ns())
             return False
         if taken:
-            self._since_keyframe = 0
-            self._keyframe_at = int((len(bids[0]) + len(asks[0])) / self._settings.keyframe_share)
-            self._keyframe_ns = time.time_ns()
+            self._pace.written(len(bids[0]) + len(asks[0]))
         return taken
 
     def _buffer(self, delta: BookDelta, ts_ns: int) -> None:
         if self.state in ("HALTED", "DELISTED") or (not self.streaming and self.state != "SYNCING"):
             return
-        pending = self._pending
+        if self.rule.snapshot_from == "stream":
+            return  # it precedes the snapshot that is awaited, and is in it
+        pending = self.pending
         if len(pending) >= self._settings.pending_max:
             self.counts.pending_overflows += 1
             pending.clear()
@@ -363,23 +352,36 @@ class BookWorker:
         if self.waits_for_delta:
             self._ask()
 
+    def _end(self, state: str, reason: str) -> None:
+        self._drop_book()
+        self._set_state(state, reason)
+
     def _drop_book(self) -> None:
         self.synced = self._bridging = self.waits_for_delta = False
-        self._pending.clear()
+        self.pending.clear()
 
     def _begin(self, reason: str = "") -> None:
+        """Synchronise anew; a snapshot in the stream has to be asked for by subscribing again."""
         if not self.streaming:
             return
+        self._restart(reason)
+        if self.rule.snapshot_from == "stream":
+            self._want_snapshot(self, 0.0)
+
+    def _restart(self, reason: str) -> None:
+        """A new epoch, for the snapshot that is on its way or will be asked for."""
+        self._drop_book()
         self.epoch = max(time.time_ns() // 1000, self.epoch + 1)
         self._set_state("SYNCING", reason)
-        self.waits_for_delta = True
+        self.waits_for_delta = self.rule.snapshot_from == "rest"
+        self._asked_ns = time.time_ns()
 
     def _ask(self) -> None:
         self.waits_for_delta = False
-        if self.rule.snapshot_from == "rest":
-            self._want_snapshot(self, 0.0)
+        self._want_snapshot(self, 0.0)
 
     def _retry(self) -> None:
+        self._asked_ns = time.time_ns() + int(self._retry_s * 1e9)
         self._want_snapshot(self, self._retry_s)
         self._retry_s = min(LONGEST_RETRY_S, self._retry_s * 2)
 

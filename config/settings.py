@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+Channel = Literal["book", "trade", "ticker", "funding", "mark_price", "open_interest", "liquidation"]
 
 
 class ConfigError(Exception):
@@ -57,7 +59,10 @@ class VenueSettings(_Section):
     rest_url: str = Field("", description="empty: the venue's public endpoint")
     ws_url: str = Field("", description="empty: the venue's public endpoint")
     symbols: tuple[str, ...] = Field((), description="unified symbols to collect; empty: all that trade")
-    tickers: bool = Field(False, description="collect the venue's own best bid and offer too")
+    channels: tuple[Channel, ...] = Field(
+        ("book", "trade", "funding", "mark_price", "open_interest", "liquidation"),
+        description="what to collect, of what the venue has; ticker is its own best bid and offer, beside the book",
+    )
     rest_weight_per_minute: int = Field(
         0, ge=0, description="weight of REST calls a minute; 0: the adapter's own limit"
     )

@@ -25,9 +25,9 @@ Record = dict[str, Any]
 MAGIC = 0
 HEADER_SIZE = 5
 INT_RANGE = range(-(1 << 31), 1 << 31)
-RECORD_NAMES = (
-    "Instrument", "BookEvent", "BookStatus", "Trade", "Ticker", "DeadLetter", "Bbo", "BookProof", "BookCheckpoint",
-)  # fmt: skip
+RECORD_NAMES = tuple(
+    sorted(file.name.removesuffix(".avsc") for file in resources.files("schemas").iterdir() if file.name.endswith(".avsc"))
+)
 
 
 def schema_text(name: str) -> str:

@@ -36,11 +36,15 @@ BOOK = Topic("market.book", "BookEvent", "venue|symbol", extra=LARGE_RECORDS)
 STATUS = Topic("market.status", "BookStatus", "venue|symbol", cleanup="compact", retention_ms=-1)
 TRADE = Topic("market.trade", "Trade", "venue|symbol", retention_ms=24 * HOUR_MS)
 TICKER = Topic("market.ticker", "Ticker", "venue|symbol")
+FUNDING = Topic("market.funding", "FundingRate", "venue|symbol", retention_ms=7 * 24 * HOUR_MS)
+MARK_PRICE = Topic("market.mark_price", "MarkPrice", "venue|symbol", retention_ms=24 * HOUR_MS)
+OPEN_INTEREST = Topic("market.open_interest", "OpenInterest", "venue|symbol", retention_ms=7 * 24 * HOUR_MS)
+LIQUIDATION = Topic("market.liquidation", "Liquidation", "venue|symbol", retention_ms=7 * 24 * HOUR_MS)
 BBO = Topic("derived.bbo", "Bbo", "venue|symbol", retention_ms=HOUR_MS)
 PROOF = Topic("derived.proof", "BookProof", "venue|symbol", retention_ms=24 * HOUR_MS)
 DEAD_LETTER = Topic("dead.letter", "DeadLetter", "source topic", partitions=1, retention_ms=7 * 24 * HOUR_MS)
 
-TOPICS: dict[str, Topic] = {t.name: t for t in (INSTRUMENT, BOOK, STATUS, TRADE, TICKER, BBO, PROOF, DEAD_LETTER)}
+TOPICS: dict[str, Topic] = {t.name: t for t in tuple(globals().values()) if isinstance(t, Topic)}
 
 
 def market_key(venue: str, symbol: str) -> str:

@@ -14,6 +14,9 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from collectors.venue import (
+    BOOK,
+    TICKER,
+    TRADE,
     BookDelta,
     BookSnapshot,
     Event,
@@ -116,6 +119,7 @@ _BAD = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 class BinanceVenue(Venue):
     """The part of the protocol that does not depend on the market."""
 
+    offers = frozenset({BOOK, TRADE, TICKER})
     prefix: ClassVar[str]
     """Of every REST path: /api/v3, /fapi/v1, /dapi/v1."""
     depth_stream: ClassVar[str]
@@ -126,8 +130,8 @@ class BinanceVenue(Venue):
     chain: ClassVar[Literal["U", "pu", "ps"]]
     """The field by which a depth frame tells this market from the other two."""
 
-    def instruments_request(self) -> RestRequest:
-        return RestRequest(f"{self.prefix}/exchangeInfo", self.info_weight)
+    def instruments_requests(self) -> list[RestRequest]:
+        return [RestRequest(f"{self.prefix}/exchangeInfo", self.info_weight)]
 
     def parse_instruments(self, body: bytes) -> list[Listing]:
         try:
@@ -165,14 +169,18 @@ class BinanceVenue(Venue):
 
     def streams(self, natives: Sequence[str]) -> list[str]:
         """The stream names of these instruments."""
-        kinds = (self.depth_stream, "trade", "bookTicker") if self.tickers else (self.depth_stream, "trade")
+        kinds = [self.depth_stream]
+        if TRADE in self.channels:
+            kinds.append("trade")
+        if TICKER in self.channels:
+            kinds.append("bookTicker")
         return [f"{native.lower()}@{kind}" for native in natives for kind in kinds]
 
-    def subscribe(self, natives: Sequence[str], request_id: int) -> bytes:
-        return msgspec.json.encode({"method": "SUBSCRIBE", "params": self.streams(natives), "id": request_id})
+    def subscribe(self, natives: Sequence[str], request_id: int) -> list[bytes]:
+        return [msgspec.json.encode({"method": "SUBSCRIBE", "params": self.streams(natives), "id": request_id})]
 
-    def unsubscribe(self, natives: Sequence[str], request_id: int) -> bytes:
-        return msgspec.json.encode({"method": "UNSUBSCRIBE", "params": self.streams(natives), "id": request_id})
+    def unsubscribe(self, natives: Sequence[str], request_id: int) -> list[bytes]:
+        return [msgspec.json.encode({"method": "UNSUBSCRIBE", "params": self.streams(natives), "id": request_id})]
 
     def parse(self, frame: bytes) -> Sequence[Event]:
         # The stream's name stands first, so one look behind its '@' names the type and the frame is decoded once.

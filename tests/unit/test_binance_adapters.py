@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.errors import MalformedFrame
-from collectors.venue import BookDelta, Listing, Reply, TickerEvent, TradeEvent, Venue, adapter
+from collectors.venue import ALL_CHANNELS, BookDelta, Listing, Reply, TickerEvent, TradeEvent, Venue, adapter
 from simulator.capture_file import read_capture
 
 MARKETS = ("binance-spot", "binance-usdm", "binance-coinm")
@@ -53,7 +53,7 @@ def venue(request: pytest.FixtureRequest) -> Venue:
 @pytest.mark.parametrize("market", MARKETS)
 def test_every_frame_of_a_real_capture_is_read_and_says_what_its_json_says(market: str, captures: Path) -> None:
     file, native, expected = CAPTURES[market]
-    venue = adapter(market)(tickers=True)
+    venue = adapter(market)(channels=ALL_CHANNELS)
     counts: Counter[type] = Counter()
     for line in read_capture([captures / file]):
         if line.kind == "rest":
@@ -192,17 +192,17 @@ def test_the_answers_to_subscriptions(venue: Venue) -> None:
 
 
 def test_a_subscription_names_the_streams_in_lower_case(venue: Venue) -> None:
-    frame = json.loads(venue.subscribe(["BTCUSDT", "ETHUSDT"], 3))
+    frame = json.loads(venue.subscribe(["BTCUSDT", "ETHUSDT"], 3)[0])
     assert (frame["method"], frame["id"]) == ("SUBSCRIBE", 3)
     assert any(name.startswith("btcusdt@depth") for name in frame["params"])
     assert "ethusdt@trade" in frame["params"]
     assert not any("bookTicker" in name for name in frame["params"])
-    back = json.loads(venue.unsubscribe(["BTCUSDT", "ETHUSDT"], 4))
+    back = json.loads(venue.unsubscribe(["BTCUSDT", "ETHUSDT"], 4)[0])
     assert (back["method"], back["params"]) == ("UNSUBSCRIBE", frame["params"])
 
 
 def test_tickers_are_subscribed_on_request() -> None:
-    frame = json.loads(adapter("binance-spot")(tickers=True).subscribe(["BTCUSDT"], 1))
+    frame = json.loads(adapter("binance-spot")(channels=ALL_CHANNELS).subscribe(["BTCUSDT"], 1)[0])
     assert "btcusdt@bookTicker" in frame["params"]
 
 

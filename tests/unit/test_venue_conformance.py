@@ -9,16 +9,17 @@ import ast
 import importlib
 import inspect
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from collectors.errors import MalformedFrame, UnknownVenue
-from collectors.events import BookDelta, BookSnapshot, Reply, StreamBroken, TickerEvent, TradeEvent
-from collectors.venue import RestRequest, Venue, adapter, adapter_ids
+from collectors.events import BookDelta, BookSnapshot, Event, TickerEvent, TradeEvent
+from collectors.venue import ALL_CHANNELS, RestRequest, Venue, adapter, adapter_ids
 
-EVENTS = (BookDelta, BookSnapshot, TradeEvent, TickerEvent, Reply, StreamBroken)
+EVENTS = get_args(Event)
 CEX = Path(__file__).parent.parent.parent / "collectors" / "cex"
 ALLOWED_IMPORTS = ("collectors.venue", "collectors.cex", "market", "schemas")
 NO_IO = {"aiohttp", "asyncio", "http", "io", "os", "picows", "random", "requests", "select", "socket", "ssl", "subprocess",
@@ -27,7 +28,7 @@ NO_IO = {"aiohttp", "asyncio", "http", "io", "os", "picows", "random", "requests
 
 @pytest.fixture(params=adapter_ids())
 def venue(request: pytest.FixtureRequest) -> Venue:
-    return adapter(request.param)(tickers=True)
+    return adapter(request.param)(channels=ALL_CHANNELS)
 
 
 def natives(n: int) -> list[str]:
@@ -57,11 +58,11 @@ def test_its_limits_can_be_kept(venue: Venue) -> None:
 
 def test_a_full_subscription_is_one_frame_of_modest_size(venue: Venue) -> None:
     full = natives(venue.limits.instruments_per_request)
-    for frame in (venue.subscribe(full, 1), venue.unsubscribe(full, 2)):
+    for frame in (*venue.subscribe(full, 1), *venue.unsubscribe(full, 2)):
         assert isinstance(frame, bytes)
         assert len(frame) <= 64 * 1024
     assert venue.subscribe(full, 1) != venue.unsubscribe(full, 1)
-    assert venue.subscribe(full[:1], 1) == type(venue)(tickers=True).subscribe(full[:1], 1), "an adapter keeps no state"
+    assert venue.subscribe(full[:1], 1) == type(venue)(channels=ALL_CHANNELS).subscribe(full[:1], 1), "an adapter keeps no state"
 
 
 def test_its_heartbeat_is_a_frame_or_left_to_the_websocket(venue: Venue) -> None:
@@ -69,7 +70,7 @@ def test_its_heartbeat_is_a_frame_or_left_to_the_websocket(venue: Venue) -> None
 
 
 def test_its_rest_calls_are_paths_within_its_own_budget(venue: Venue) -> None:
-    requests = [venue.instruments_request()]
+    requests = venue.instruments_requests()
     if venue.rule("BTCUSDT").snapshot_from == "rest":
         requests.append(venue.snapshot_request("BTCUSDT"))
     for request in requests:
