@@ -42,6 +42,30 @@ OPEN_INTEREST = Topic("market.open_interest", "OpenInterest", "venue|symbol", re
 LIQUIDATION = Topic("market.liquidation", "Liquidation", "venue|symbol", retention_ms=7 * 24 * HOUR_MS)
 BBO = Topic("derived.bbo", "Bbo", "venue|symbol", retention_ms=HOUR_MS)
 PROOF = Topic("derived.proof", "BookProof", "venue|symbol", retention_ms=24 * HOUR_MS)
+OPPORTUNITY = Topic("derived.opportunity", "Opportunity", "instrument group", partitions=1, retention_ms=3 * 24 * HOUR_MS)
+
+
+def _orders(name: str, record: str, key: str = "account", cleanup: str = "delete") -> Topic:
+    """Kept for ever, in one partition: that gives orders one order. Accounts are few and their records small."""
+    return Topic(name, record, key, partitions=1, cleanup=cleanup, retention_ms=-1)
+
+
+INTENT = _orders("orders.intent", "OrderIntent")
+SHADOW = Topic("orders.shadow", "OrderIntent", "account", partitions=1, retention_ms=3 * 24 * HOUR_MS)
+RISK = _orders("orders.risk", "RiskDecision")
+JOURNAL = _orders("orders.journal", "JournalRecord")
+ORDER = _orders("orders.event", "OrderEvent")
+FILL = _orders("orders.fill", "Fill")
+LEDGER = _orders("orders.ledger", "LedgerEntry", "account|asset")
+POSITION = _orders("orders.position", "Position", "account|symbol", cleanup="compact")
+BALANCE = _orders("orders.balance", "Balance", "account|asset", cleanup="compact")
+LIMITS = _orders("orders.limits", "Limits", "scope")
+"""Few and small; kept whole, so that every version that a verdict names can be shown."""
+CONTROL = _orders("orders.control", "Control", "scope")
+TRACE = Topic("strategy.trace", "StrategyTrace", "strategy", partitions=1, retention_ms=24 * HOUR_MS)
+STRATEGY_STATE = Topic(
+    "strategy.state", "StrategyState", "strategy", partitions=1, retention_ms=24 * HOUR_MS, extra=LARGE_RECORDS
+)
 DEAD_LETTER = Topic("dead.letter", "DeadLetter", "source topic", partitions=1, retention_ms=7 * 24 * HOUR_MS)
 
 TOPICS: dict[str, Topic] = {t.name: t for t in tuple(globals().values()) if isinstance(t, Topic)}
