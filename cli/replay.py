@@ -192,12 +192,14 @@ class _Run:
             self.log(f"warning: some books did not become LIVE: {str(error).splitlines()[0]}")
 
     async def _processed(self, views: Views, ends: TailReader) -> None:
-        """Until the processor's positions are at the ends of the topics."""
+        """Until the processor's positions are at the ends of the topics, and what it derived is in Kafka."""
         wanted = await asyncio.to_thread(ends.ends)
 
         async def there() -> bool:
             positions = (await views.get("/healthz"))["positions"]
-            return all(positions.get(f"{t}-{p}", 0) >= end for (t, p), end in wanted.items() if end)
+            if not all(positions.get(f"{t}-{p}", 0) >= end for (t, p), end in wanted.items() if end):
+                return False
+            return not (await views.metrics()).get("processor_producer_queue", 1)
 
         await self.stack.until("the processor", there, 600)
 

@@ -68,6 +68,7 @@ class Processor:
             self.counts,
             Gauges(
                 books=self.states, lag=self.lag, failed_deliveries=lambda: self.producer.failed,
+                producer_queue=self.producer.__len__,
                 partitions=lambda: len(self.books.by_partition),
             ),
         )  # fmt: skip

@@ -48,6 +48,7 @@ class Gauges:
     lag: Callable[[], Mapping[str, int]] = dict
     """Records not yet processed, by partition of market.book."""
     failed_deliveries: Callable[[], int] = int
+    producer_queue: Callable[[], int] = int
     partitions: Callable[[], int] = int
 
 
@@ -75,6 +76,7 @@ class ProcessorMetrics:
         yield lag
         for name, text, read in (
             ("failed_deliveries", "Derived records that Kafka did not take", self.gauges.failed_deliveries),
+            ("producer_queue", "Derived records waiting for Kafka", self.gauges.producer_queue),
             ("partitions", "Partitions of market.book that this process holds", self.gauges.partitions),
         ):
             yield GaugeMetricFamily(f"processor_{name}", text, value=read())
