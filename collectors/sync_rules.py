@@ -9,8 +9,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import ClassVar, Literal
 
-from collectors.events import BookDelta, BookSnapshot
-from market.book import OrderBook
+from collectors.events import BookDelta, BookSnapshot, Level
+from collectors.mantissas import price_mantissas
+from market.book import BookSide, OrderBook
+from market.checksums import INTERLEAVED_DEPTH, interleaved_crc32
 
 
 class Verdict(Enum):
@@ -85,3 +87,81 @@ class PredecessorChain(SyncRule):
         if delta.prev_seq == last_seq and delta.last_seq >= last_seq:
             return APPLY
         return STALE if delta.last_seq <= last_seq else GAP
+
+
+class StreamChain(SyncRule):
+    """The snapshot comes in the stream, and each event names the id before it exactly; ids jump, and may fall.
+
+    Source: OKX API v5, "Order book channel", section "Sequence ID"; Deribit v2, "book.{instrument_name}.raw".
+    """
+
+    snapshot_from = "stream"
+
+    def bridges(self, snapshot_seq: int, delta: BookDelta) -> Verdict:
+        return self.follows(snapshot_seq, delta)
+
+    def follows(self, last_seq: int, delta: BookDelta) -> Verdict:
+        if delta.prev_seq == last_seq:
+            return APPLY
+        return STALE if delta.last_seq <= last_seq else GAP
+
+
+class TextBook:
+    """The venue's own texts of one book's levels, beside the exact integers: ``0.5410`` is not ``0.541`` in a checksum."""
+
+    __slots__ = ("_exponent", "asks", "bids")
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every text."""
+        self.bids: dict[int, Level] = {}
+        self.asks: dict[int, Level] = {}
+        self._exponent = 0
+
+    def take(self, book: OrderBook, event: BookDelta | BookSnapshot) -> None:
+        """Remember the texts of an event that is in the book already."""
+        if book.price_exp != self._exponent:
+            factor = 10 ** max(0, self._exponent - book.price_exp)
+            self.bids = {price * factor: level for price, level in self.bids.items()}
+            self.asks = {price * factor: level for price, level in self.asks.items()}
+            self._exponent = book.price_exp
+        mantissas = price_mantissas(book.price_exp)
+        for texts, changed, side in ((self.bids, event.bids, book.bids), (self.asks, event.asks, book.asks)):
+            for level in changed:
+                texts[mantissas[level[0]]] = level
+            if len(texts) > 2 * len(side.levels) + 1000:  # deleted levels are swept now and then
+                for price in [price for price in texts if price not in side.levels]:
+                    del texts[price]
+
+    def best(self, book: OrderBook, depth: int) -> tuple[list[Level], list[Level]]:
+        """The texts of the best ``depth`` bids and asks, best first. KeyError: the book holds what never was taken."""
+        return self._side(self.bids, book.bids, depth), self._side(self.asks, book.asks, depth)
+
+    @staticmethod
+    def _side(texts: dict[int, Level], side: BookSide, depth: int) -> list[Level]:
+        sign = side.sign
+        return [texts[key * sign] for key in side.order[: -depth - 1 : -1]]
+
+
+class TextChecksum(StreamChain):
+    """A chain in the stream and, where the venue sends one, the CRC32 over its own texts of the best levels.
+
+    One object a book. A checksum of 0 is none: OKX sends it since 2026, Bitget in snapshots.
+    Source: OKX API v5, "Order book channel", section "Checksum"; Bitget v2, "Depth Channel".
+    """
+
+    has_checksum = True
+
+    def __init__(self) -> None:
+        self._texts = TextBook()
+
+    def verify(self, book: OrderBook, event: BookDelta | BookSnapshot) -> bool | None:
+        self._texts.take(book, event)
+        if not event.checksum:
+            return None
+        return interleaved_crc32(*self._texts.best(book, INTERLEAVED_DEPTH)) == event.checksum
+
+    def reset(self) -> None:
+        self._texts.clear()
