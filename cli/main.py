@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.quote import quote_command
 from config.settings import ConfigError, Settings, load_settings
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app.add_typer(broker_app, name="broker")
 app.add_typer(topics_app, name="topics")
 app.add_typer(query_app, name="query")
 app.add_typer(simulate_app, name="simulate")
+app.command("quote")(quote_command)
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML file with the settings; the environment overrides it.")
@@ -168,6 +170,18 @@ def process(
 
     log_to_stderr()
     raise typer.Exit(run(settings_of(config, **({"processor": {"web_port": web_port}} if web_port else {}))))
+
+
+@app.command()
+def console(
+    config: Config = None,
+    web_port: Annotated[int | None, typer.Option(help="Port of the page; 0: any free one, printed.")] = None,
+) -> None:
+    """Serve the page that people look at: coverage, books, cross-venue, orders, health. Read-only."""
+    from cli.console import run
+
+    log_to_stderr()
+    raise typer.Exit(run(settings_of(config, **({"console": {"web_port": web_port}} if web_port is not None else {}))))
 
 
 @app.command()
