@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from collectors.errors import MalformedFrame
 from collectors.events import Answer, BookDelta, BookSnapshot, Event, Reply, StreamBroken
 from collectors.metrics import Counts
 from collectors.publisher import Publisher
-from collectors.side_channels import HANDLERS, publish
+from collectors.side_channels import HANDLERS
 from collectors.venue import Parser
 from collectors.worker import BookWorker
+from market.decimals import DecimalError
+from schemas.errors import EncodeError
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +39,12 @@ class Pipeline:
     def route_polled(self, event: Event, ts_ns: int) -> None:
         """An event that no stream brought; those of instruments that are not this process's are nobody's loss."""
         worker = self.workers.get(getattr(event, "native", ""))
-        if worker is not None and type(event) in HANDLERS:
-            publish(worker, event, ts_ns)
+        handle = HANDLERS.get(type(event))
+        if worker is not None and handle is not None:
+            try:
+                handle(worker, event, ts_ns)
+            except (DecimalError, EncodeError) as error:
+                self._surprised(worker, event, repr(event).encode()[:4096], error, ts_ns)
 
     def receiver(
         self,
@@ -47,42 +54,48 @@ class Pipeline:
         on_answer: Callable[[bytes], None] = lambda _: None,
     ) -> Callable[[bytes, int], None]:
         """The function that takes one connection's frames: ``receive(frame, ts_received_ns)``. It never raises."""
-        workers, counts = self.workers, self.counts
+        worker_of, counts, handler_of = self.workers.get, self.counts, HANDLERS.get
+        control: dict[type, Callable[[Any], None]] = {
+            Reply: on_reply,
+            StreamBroken: lambda event: on_broken(event.reason),
+            Answer: lambda event: on_answer(event.frame),
+        }
 
         def receive(frame: bytes, ts_ns: int) -> None:
             counts.frames += 1
             counts.frame_bytes += len(frame)
             try:
-                events = parse(frame)
+                events: Sequence[Any] = parse(frame)
             except MalformedFrame as error:
                 self.publisher.dead_letter(frame, str(error), ts_ns)
                 return
             for event in events:
                 kind = type(event)
-                if kind is Reply:
-                    on_reply(event)  # pyright: ignore[reportArgumentType]
+                if kind in control:
+                    control[kind](event)
                     continue
-                if kind is StreamBroken:
-                    on_broken(event.reason)  # pyright: ignore[reportAttributeAccessIssue]
-                    continue
-                if kind is Answer:
-                    on_answer(event.frame)  # pyright: ignore[reportAttributeAccessIssue]
-                    continue
-                worker = workers.get(event.native)  # pyright: ignore[reportAttributeAccessIssue]
+                worker = worker_of(event.native)
                 if worker is None:
                     counts.unrouted += 1
                     continue
                 try:
                     if kind is BookDelta:
-                        worker.on_delta(event, ts_ns)  # pyright: ignore[reportArgumentType]
-                    elif kind in HANDLERS:
-                        publish(worker, event, ts_ns)
+                        worker.on_delta(event, ts_ns)
+                    elif (handle := handler_of(kind)) is not None:
+                        handle(worker, event, ts_ns)
                     elif kind is BookSnapshot:
-                        worker.on_snapshot(event, ts_ns)  # pyright: ignore[reportArgumentType]
-                except Exception as error:  # one instrument's surprise must not stop the others
-                    counts.internal_errors += 1
-                    log.exception("%s: %s", self.publisher.venue, worker.symbol)
-                    self.publisher.dead_letter(frame, f"{type(error).__name__}: {error}", ts_ns)
-                    worker.gap(f"internal error: {type(error).__name__}")
+                        worker.on_snapshot(event, ts_ns)
+                except Exception as error:
+                    self._surprised(worker, event, frame, error, ts_ns)
 
         return receive
+
+    def _surprised(self, worker: BookWorker, event: object, frame: bytes, error: Exception, ts_ns: int) -> None:
+        """One instrument's trouble must not stop the others."""
+        if type(event) in HANDLERS and isinstance(error, DecimalError | EncodeError):
+            self.publisher.dead_letter(frame, f"{type(event).__name__} of {worker.native}: {error}", ts_ns)
+            return
+        self.counts.internal_errors += 1
+        log.error("%s: %s", self.publisher.venue, worker.symbol, exc_info=error)
+        self.publisher.dead_letter(frame, f"{type(error).__name__}: {error}", ts_ns)
+        worker.gap(f"internal error: {type(error).__name__}")

@@ -176,8 +176,17 @@ class Publisher:
         self.counts.dropped += not taken
         return taken
 
-    def ticker(self, worker: BookWorker, event: TickerEvent, columns: Columns, ts_received_ns: int) -> bool:
-        """Write the venue's own best bid and offer, given as one level a side."""
+    def ticker(
+        self,
+        worker: BookWorker,
+        event: TickerEvent,
+        bid_price: int,
+        bid_size: int,
+        ask_price: int,
+        ask_size: int,
+        ts_received_ns: int,
+    ) -> bool:
+        """Write the venue's own best bid and offer, as mantissas at the worker's exponents."""
         if self.congested:
             self.counts.dropped += 1
             return False
@@ -186,10 +195,10 @@ class Publisher:
                 "venue": self.venue,
                 "symbol": worker.symbol,
                 "venue_seq": event.seq,
-                "bid_price": columns[0][0],
-                "bid_size": columns[1][0],
-                "ask_price": columns[2][0],
-                "ask_size": columns[3][0],
+                "bid_price": bid_price,
+                "bid_size": bid_size,
+                "ask_price": ask_price,
+                "ask_size": ask_size,
                 "price_exp": worker.local.prices.exponent,
                 "size_exp": worker.local.sizes.exponent,
                 "ts_venue_us": event.ts_venue_us,

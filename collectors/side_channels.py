@@ -1,7 +1,8 @@
 """What a venue says beside its books, turned into records: trades, tickers, funding, mark price, open interest, liquidations.
 
-Each function reads the venue's texts into exact integers and writes one record; a text that is no number becomes a
-dead letter. They keep no state: one lost trade says nothing about the next.
+Each function reads the venue's texts into exact integers and writes one record. DecimalError for a text that is no
+number, EncodeError for one beyond 64 bits: the pipeline makes it a dead letter. They keep no state: one lost trade says
+nothing about the next.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from collectors.events import (
     TickerEvent,
     TradeEvent,
 )
-from market.decimals import DecimalError, parse_decimal, rescale, strip_zeros
-from schemas.errors import EncodeError
+from collectors.mantissas import FinerExponent
+from market.decimals import parse_decimal, rescale, strip_zeros
 
 if TYPE_CHECKING:
     from collectors.worker import BookWorker
@@ -32,8 +33,16 @@ def on_trade(worker: BookWorker, event: TradeEvent, ts_ns: int) -> None:
 
 def on_ticker(worker: BookWorker, event: TickerEvent, ts_ns: int) -> None:
     """Publish the venue's own best bid and offer."""
-    mantissas = worker.local.columns(((event.bid_price, event.bid_size),), ((event.ask_price, event.ask_size),))
-    worker.publisher.ticker(worker, event, mantissas, ts_ns)
+    local = worker.local
+    prices, sizes = local.prices, local.sizes
+    try:
+        bid_price, ask_price = prices[event.bid_price], prices[event.ask_price]
+        bid_size, ask_size = sizes[event.bid_size], sizes[event.ask_size]
+    except FinerExponent:
+        (bid_price,), (bid_size,), (ask_price,), (ask_size,) = local.columns(
+            ((event.bid_price, event.bid_size),), ((event.ask_price, event.ask_size),)
+        )
+    worker.publisher.ticker(worker, event, bid_price, bid_size, ask_price, ask_size, ts_ns)
 
 
 def on_funding(worker: BookWorker, event: FundingEvent, ts_ns: int) -> None:
@@ -72,11 +81,3 @@ HANDLERS: dict[type, Callable[[BookWorker, Any, int], None]] = {
     LiquidationEvent: on_liquidation,
 }
 
-
-def publish(worker: BookWorker, event: object, ts_ns: int) -> None:
-    """Hand the event to its function; what cannot be read or encoded becomes a dead letter."""
-    try:
-        HANDLERS[type(event)](worker, event, ts_ns)
-    except (DecimalError, EncodeError) as error:
-        name = type(event).__name__
-        worker.publisher.dead_letter(repr(event).encode()[:4096], f"{name} of {worker.native}: {error}", ts_ns)
