@@ -86,9 +86,11 @@ class MirrorBook:
         if epoch < self.epoch:
             return Outcome.FENCED
         if epoch == self.epoch and index <= self.index:
-            if kind == "KEYFRAME" and index == self.index and self.synced:
+            if kind != "KEYFRAME" or index != self.index:
+                return Outcome.REPLAYED
+            if self.synced:
                 return self._compare(event, offset)
-            return Outcome.REPLAYED
+            # The usual cure: a key frame stands right behind the delta that found the gap, at the same index.
         if kind == "DELTA":
             if epoch != self.epoch:
                 # Its SNAPSHOT was missed (or retention took it): wait for a key frame.

@@ -1,0 +1,112 @@
+"""The batch transport rests on Faust's internals: these tests fail when they change, and say what to look at."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.transport import consumer as base
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from processors.batch_transport import BatchConsumer, BatchTransport
+
+PINNED = {
+    "Consumer._wait_next_records": (base.Consumer._wait_next_records, "6218e1969a636b3f"),
+    "Consumer.getmany": (base.Consumer.getmany, "4b168d84882a70d6"),
+    "Consumer.seek": (base.Consumer.seek, "b86a9fe05f956b30"),
+    "Consumer._commit_offsets": (base.Consumer._commit_offsets, "1a69799041188441"),
+    "aiokafka Consumer._getmany": (driver.Consumer._getmany, "f9d47aa9010b5ff2"),
+}
+
+
+def digest(function: Any) -> str:
+    return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_what_is_overridden_or_called_inside_faust_is_as_it_was_when_it_was_read(name: str) -> None:
+    function, expected = PINNED[name]
+    assert digest(function) == expected, (
+        f"faust's {name} has changed: read it against processors/batch_transport.py and checkpoints.py, run "
+        f"tests/e2e/test_processor_restart.py and tests/chaos, then pin {digest(function)}"
+    )
+
+
+def test_the_transport_overrides_one_method_and_nothing_else() -> None:
+    own = {name for name in vars(BatchConsumer) if not name.startswith("__") and callable(getattr(BatchConsumer, name))}
+    assert own & set(dir(driver.Consumer)) == {"_wait_next_records"}
+    assert BatchTransport.Consumer is BatchConsumer
+
+
+class Records:
+    """Stands where Faust's own fetch would give its records; everything else is the transport's code."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, batches: dict[TP, list[Any]], during: Any = None) -> None:
+        self.handled: list[tuple[TP, list[Any]]] = []
+        self.sought: list[tuple[TP, int]] = []
+        consumer: Any = BatchConsumer.__new__(BatchConsumer)
+        consumer.transport = SimpleNamespace(handlers={"books": lambda tp, batch: self.handled.append((tp, batch))})
+        consumer.app = SimpleNamespace(consumer_generation_id=7)
+        consumer.flow_active = True
+        consumer._read_offset = {}
+        consumer._committed_offset = {TP("books", 0): 3}
+        consumer._active_partitions = set(batches)
+
+        async def fetched(_: Any, timeout: float) -> tuple[Any, Any]:
+            if during is not None:
+                during(consumer)
+            return batches, set(batches)
+
+        async def seek(tp: TP, offset: int) -> None:
+            self.sought.append((tp, offset))
+
+        monkeypatch.setattr(driver.Consumer, "_wait_next_records", fetched)
+        consumer.seek = seek
+        self.consumer = consumer
+
+
+def batch(*offsets: int) -> list[Any]:
+    return [SimpleNamespace(offset=offset) for offset in offsets]
+
+
+async def test_topics_with_a_handler_get_whole_batches_and_the_rest_goes_fausts_way(monkeypatch) -> None:
+    books, other = TP("books", 0), TP("other", 0)
+    records = Records(monkeypatch, {books: batch(5, 6), other: batch(1)})
+    rest, _ = await records.consumer._wait_next_records(1.0)
+    assert [(tp, [r.offset for r in b]) for tp, b in records.handled] == [(books, [5, 6])]
+    assert list(rest) == [other]
+    assert records.consumer._read_offset == {books: 6}
+
+
+async def test_nothing_is_handled_while_the_flow_is_suspended(monkeypatch) -> None:
+    def suspend(consumer: Any) -> None:
+        consumer.flow_active = False
+
+    records = Records(monkeypatch, {TP("books", 0): batch(5)}, during=suspend)
+    await records.consumer._wait_next_records(1.0)
+    assert records.handled == []
+
+
+async def test_records_fetched_across_a_rebalance_are_read_again_from_what_is_committed(monkeypatch) -> None:
+    def rebalance(consumer: Any) -> None:
+        consumer.app.consumer_generation_id += 1
+
+    records = Records(monkeypatch, {TP("books", 0): batch(5, 6), TP("books", 1): batch(9)}, during=rebalance)
+    rest, _ = await records.consumer._wait_next_records(1.0)
+    assert records.handled == []
+    assert rest == {}
+    assert records.sought == [(TP("books", 0), 3), (TP("books", 1), 9)]
+
+
+async def test_records_of_a_partition_that_was_taken_away_are_left_to_its_new_owner(monkeypatch) -> None:
+    def lose(consumer: Any) -> None:
+        consumer._active_partitions = set()
+
+    records = Records(monkeypatch, {TP("books", 0): batch(5)}, during=lose)
+    await records.consumer._wait_next_records(1.0)
+    assert records.handled == []
+    assert records.consumer._read_offset == {}
