@@ -103,6 +103,18 @@ class ProcessorSettings(_Section):
     proofs: bool = Field(False, description="write derived.proof at each key frame (replay)")
 
 
+class ConsoleSettings(_Section):
+    """The page that people look at."""
+
+    web_host: str = Field("127.0.0.1", description="another address needs token_file")
+    web_port: int = Field(6080, ge=0, le=65535, description="0: any free port, printed")
+    token_file: Path | None = Field(None, description="file with the token that browsers must show; at least 16 characters")
+    views_urls: tuple[str, ...] = Field((), description="processors to ask for books; empty: the one of [processor]")
+    metrics_urls: tuple[str, ...] = Field((), description="pages of collectors to show as workers, ending in /metrics")
+    interval_ms: int = Field(200, ge=50, le=10_000, description="between two frames to a browser")
+    clients_max: int = Field(64, ge=1, le=10_000, description="browsers at the same time")
+
+
 class _TomlSource(PydanticBaseSettingsSource):
     def __init__(self, settings_cls: type[BaseSettings], data: dict[str, Any]) -> None:
         super().__init__(settings_cls)
@@ -126,6 +138,7 @@ class Settings(BaseSettings):
     broker: BrokerSettings = BrokerSettings()  # pyright: ignore[reportCallIssue]
     collector: CollectorSettings = CollectorSettings()  # pyright: ignore[reportCallIssue]
     processor: ProcessorSettings = ProcessorSettings()  # pyright: ignore[reportCallIssue]
+    console: ConsoleSettings = ConsoleSettings()  # pyright: ignore[reportCallIssue]
     venues: dict[str, VenueSettings] = Field(default_factory=dict)
 
     def venue(self, name: str) -> VenueSettings:

@@ -1,0 +1,130 @@
+"""Who may look, and what a browser may do with what it gets: host check, token, headers.
+
+On a loopback address only names of this machine are answered, so that a page of another site cannot read the console
+through a name that it points at 127.0.0.1. With ``console.token_file`` everything but the login needs the token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from ipaddress import ip_address
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from console.errors import ConsoleError
+from console.metrics import Counts
+
+COOKIE = "venue-mirror-console"
+OPEN_PATHS = ("/login", "/static/style.css", "/healthz", "/readyz")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+
+LOGIN = """\
+<!doctype html><html lang="en"><meta charset="utf-8"><title>venue-mirror</title>
+<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="stylesheet" href="/static/style.css">
+<main class="login"><h1>venue-mirror</h1><form method="post" action="/login">
+<label>Token <input type="password" name="token" autocomplete="current-password" autofocus></label>
+<button>Look</button></form></main></html>
+"""
+
+
+def read_token(path: Path | None) -> str:
+    """The token of the file, empty without one. Raises ConsoleError naming the file, never what is in it."""
+    if path is None:
+        return ""
+    try:
+        token = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConsoleError(f"cannot read console.token_file {path}: {type(error).__name__}") from None
+    if len(token) < 16:
+        raise ConsoleError(f"console.token_file {path} holds fewer than 16 characters; make one: openssl rand -hex 32")
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this address is of this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """The middleware."""
+
+    def __init__(self, host: str, token: str, counts: Counts) -> None:
+        self._loopback = is_loopback(host)
+        self._host = host
+        self._token = token
+        # What the browser keeps is not the token itself.
+        self._cookie = hmac.new(token.encode(), b"console", hashlib.sha256).hexdigest() if token else ""
+        self._counts = counts
+
+    def allowed_host(self, name: str) -> bool:
+        """Whether a Host header is one that a person of this machine would have typed."""
+        host = name.rpartition(":")[0] if not name.endswith("]") and ":" in name else name
+        return not self._loopback or host.strip("[]") in (*LOOPBACK, self._host)
+
+    def knows(self, request: web.Request) -> bool:
+        """Whether the request has the token: as a cookie, or as ``Authorization: Bearer``."""
+        if not self._token:
+            return True
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+        return hmac.compare_digest(given.encode(), self._token.encode()) or hmac.compare_digest(
+            request.cookies.get(COOKIE, "").encode(), self._cookie.encode()
+        )
+
+    async def login(self, request: web.Request) -> web.StreamResponse:
+        """``GET /login`` asks for the token, ``POST /login`` takes it."""
+        if request.method == "GET":
+            return web.Response(text=LOGIN, content_type="text/html")
+        given = (await request.post()).get("token", "")
+        if not self._token or not hmac.compare_digest(str(given).strip().encode(), self._token.encode()):
+            self._counts.refused_requests += 1
+            return web.Response(text=LOGIN, content_type="text/html", status=401)
+        response = web.Response(status=303, headers={"Location": "/"})
+        response.set_cookie(COOKIE, self._cookie, httponly=True, samesite="Strict", secure=request.secure, max_age=43_200)
+        return response
+
+    @property
+    def middleware(self) -> Middleware:
+        """For ``web.Application(middlewares=[…])``."""
+
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if not self.allowed_host(request.headers.get("Host", "")):
+                self._counts.refused_requests += 1
+                return web.json_response({"error": "this host name is not the console's"}, status=421)
+            if request.path not in OPEN_PATHS and not self.knows(request):
+                self._counts.refused_requests += 1
+                if "text/html" in request.headers.get("Accept", ""):
+                    return web.Response(status=303, headers={"Location": "/login"})
+                return web.json_response({"error": "a token is needed: Authorization: Bearer …"}, status=401)
+            return await handler(request)
+
+        return guard
+
+
+async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    """For ``app.on_response_prepare``."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.pop("Server", None)

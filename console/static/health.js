@@ -1,0 +1,109 @@
+// How the whole is doing: rates, delays, states, gaps and resyncs over time, workers and their lag.
+
+import { age, clock, colour, fillList, h, put, rows, short, table } from "./dom.js";
+import { STATES, serverNow, store } from "./store.js";
+
+const LINES = ["#58a6ff", "#2fa36b", "#d29922", "#bc8cff", "#e0605a", "#39c5cf", "#ff9bce", "#9aa7b4"];
+const TROUBLE = ["GAP", "STALE", "LAGGING", "SYNCING", "HALTED"];
+const BUCKET_MS = 10_000;
+const LISTED = 60;
+
+let plots, workers, owners, partitions, events, seen;
+
+export function mount(root) {
+  plots = {};
+  seen = 0;
+  const charts = ["rates", "delays", "states", "trouble"].map((name) => {
+    plots[name] = { box: h("div"), names: "" };
+    return h("section", { class: "panel", "data-plot": name }, h("h2", {}, {
+      rates: "Best bids and offers a second, by venue", delays: "Delay from the collector's receipt to this console, ms",
+      states: "Books that are not LIVE", trouble: "Changes of state in ten seconds",
+    }[name]), plots[name].box);
+  });
+  workers = table(["address", "room", "books", "events", "gaps", "dead letters", "key frames equal", "key frames not"], { class: "num" });
+  owners = table(["collector", "books", "LIVE"], { class: "num" });
+  partitions = table(["partition", "records behind"], { class: "num" });
+  events = h("div", { class: "timeline num" });
+  root.append(
+    h("div", { class: "grid" }, charts),
+    h("p"),
+    h("div", { class: "grid" },
+      h("section", { class: "panel" }, h("h2", {}, "Gaps, resyncs, halts: newest first"), h("div", { class: "scroll" }, events)),
+      h("section", { class: "panel" }, h("h2", {}, "Processors and their metrics"), h("div", { class: "scroll" }, workers), h("h2", {}, "Lag by partition"), h("div", { class: "scroll" }, partitions)),
+      h("section", { class: "panel" }, h("h2", {}, "Collectors, by the statuses they write"), h("div", { class: "scroll" }, owners)),
+    ),
+  );
+}
+
+export function update() {
+  const samples = store.health;
+  const last = samples[samples.length - 1];
+  if (!last) return;
+  // Once a second is as often as there is something new.
+  if (last.t !== seen) {
+    seen = last.t;
+    charts(samples);
+    tables(last);
+  }
+  const trouble = store.timeline.filter((change) => TROUBLE.includes(change.state) || change.why).slice(-LISTED).reverse();
+  fillList(events, trouble, () => h("div", {}, h("span", { class: "dim" }), h("span", { class: "badge" }), h("span"), h("span", { class: "dim why" })), (element, change) => {
+    put(element.children[0], clock(change.at));
+    element.children[1].className = `badge ${change.state}`;
+    put(element.children[1], change.state);
+    put(element.children[2], change.k.replace("|", " "));
+    put(element.children[3], change.why);
+  });
+}
+
+function charts(samples) {
+  const t = samples.map((s) => s.t / 1000);
+  const venues = [...new Set(samples.flatMap((s) => Object.keys(s.venues)))].sort().slice(0, LINES.length);
+  line("rates", venues, [t, ...venues.map((v) => samples.map((s) => s.venues[v] ?? 0))]);
+  line("delays", ["p50", "p99"], [t, ...[0, 1].map((i) => samples.map((s) => (s.delay_us ? s.delay_us[i] / 1000 : null)))]);
+  const states = STATES.filter((s) => s !== "LIVE" && s !== "DELISTED");
+  line("states", states, [t, ...states.map((name) => samples.map((s) => s.states[name] ?? 0))], states.map((s) => colour(`--${s}`)));
+  const start = Math.floor((serverNow() - 900_000) / BUCKET_MS);
+  const buckets = Array.from({ length: 91 }, (_, i) => start + i);
+  const counts = ["GAP", "STALE", "SYNCING"].map((state) => {
+    const found = new Map();
+    for (const change of store.timeline) {
+      if (change.state === state) found.set(Math.floor(change.at / BUCKET_MS), (found.get(Math.floor(change.at / BUCKET_MS)) ?? 0) + 1);
+    }
+    return buckets.map((bucket) => found.get(bucket) ?? 0);
+  });
+  line("trouble", ["GAP", "STALE", "SYNCING"], [buckets.map((b) => (b * BUCKET_MS) / 1000), ...counts], ["GAP", "STALE", "SYNCING"].map((s) => colour(`--${s}`)));
+}
+
+function line(name, names, data, colours = LINES) {
+  const plot = plots[name];
+  const width = Math.max(200, plot.box.clientWidth);
+  const look = `${names.join()}|${width}|${document.documentElement.dataset.theme}`;
+  if (plot.look === look) return plot.chart.setData(data);
+  plot.chart?.destroy();
+  plot.look = look;
+  const axis = { stroke: colour("--dim"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line") }, font: "11px system-ui" };
+  plot.chart = new uPlot({
+    width, height: 190, cursor: { y: false }, legend: { live: true },
+    scales: { y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
+    axes: [{ ...axis }, { ...axis, size: 54, values: (_, ticks) => ticks.map((v) => (v >= 10 ? short(v) : v)) }],
+    series: [{}, ...names.map((label, i) => ({ label, stroke: colours[i], width: 1.5, points: { show: false } }))],
+  }, data, plot.box);
+}
+
+function tables(last) {
+  rows(workers, last.workers.map((w) => [
+    { text: w.url, class: w.up ? "" : "ask" }, w.up ? w.kind ?? "?" : "does not answer", w.books ?? "–", w.events === undefined ? "–" : short(w.events),
+    w.gaps ?? "–", w.dead ?? "–", w.ok ?? "–", { text: w.bad ?? "–", class: w.bad ? "ask" : "" },
+  ]));
+  const lags = last.workers.flatMap((w) => Object.entries(w.lag ?? {})).sort((a, b) => a[0] - b[0]);
+  rows(partitions, [...lags.map(([p, n]) => [`market.book ${p}`, n]), ["this console, all topics", last.lag]]);
+  rows(owners, Object.entries(last.owners).sort().map(([name, states]) => [name, Object.values(states).reduce((a, b) => a + b, 0), states.LIVE ?? 0]));
+}
+
+export function restyle() {
+  seen = 0;
+}
+
+export function unmount() {
+  for (const plot of Object.values(plots)) plot.chart?.destroy();
+}
