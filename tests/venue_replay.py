@@ -13,7 +13,7 @@ from collectors.pipeline import Pipeline
 from collectors.publisher import Publisher
 from collectors.venue import ALL_CHANNELS, Venue, adapter
 from collectors.worker import BookWorker
-from config.settings import CollectorSettings
+from config.settings import load_settings
 from schemas.codec import codec
 
 Levels = dict[Decimal, Decimal]
@@ -32,7 +32,7 @@ class Replay:
         self.answers: list[bytes] = []
         publisher = Publisher(name, lambda *record: self.records.append(record), self.counts)
         self.pipeline = Pipeline(publisher, self.counts)
-        settings = CollectorSettings()
+        settings = load_settings(None).collector
         for native in natives:
             self.pipeline.workers[native] = BookWorker(
                 f"{native}/X", native, self.venue.rule(native), publisher, self.counts, settings,
