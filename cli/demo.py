@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from cli.console import start_console
 from cli.proof import Proof, Truth
 from cli.screen import Sample, line, sample, screen
 from cli.stack import Child, Stack, StackError, free_port, private_broker
@@ -47,6 +48,12 @@ class Rooms:
         self.metrics_urls: dict[str, str] = {}
         self.collectors: dict[str, Child] = {}
         self.last: dict[str, dict[str, float]] = {}
+        self.console_url = ""
+
+    async def show_console(self, say: Say) -> None:
+        """Start the page that people look at, over the collectors that run now, and say where it is."""
+        _, self.console_url = await start_console(self.stack, self.settings, tuple(self.metrics_urls.values()))
+        say(f"console {self.console_url}")
 
     async def collect(self, venue: str) -> None:
         """Start a collector of this venue."""
@@ -99,6 +106,7 @@ async def run_demo(settings: Settings, duration_s: float, captures: Path | None,
                 say("starting collectors: " + ", ".join(truths))
                 for name in truths:
                     await rooms.collect(name)
+                await rooms.show_console(say)
                 expected = len(SYNTHETIC) * INSTRUMENTS_EACH + len(truths) - len(SYNTHETIC)
                 proof = Proof(rooms.views, truths)
                 await _until_live(rooms, expected, stop)
@@ -123,6 +131,7 @@ async def run_live(settings: Settings, venue: str, symbols: Sequence[str], durat
             await rooms.collect(venue)
             proof = Proof(rooms.views, {})
             try:
+                await rooms.show_console(say)
                 await _show(rooms, proof, duration_s, stop, say)
             except StackError as error:
                 child = rooms.collectors[venue]
@@ -155,6 +164,7 @@ def _tuned(settings: Settings) -> Settings:
             "data_dir": DEMO_DIR / "faust",
             "web_port": free_port(),
             "app_id": f"venue-mirror-demo-{int(time.time())}",
+            "proofs": True,
         }
     )
     return settings.model_copy(update={"collector": collector, "processor": processor})
@@ -197,7 +207,7 @@ async def _until_live(rooms: Rooms, expected: int, stop: asyncio.Event) -> None:
 async def _show(rooms: Rooms, proof: Proof, duration_s: float, stop: asyncio.Event, say: Say) -> None:
     """Draw until the time is over or a signal comes; compares books with the truth all along."""
     started = time.monotonic()
-    links = {"views": rooms.views.url + "/books"}
+    links = {"console": rooms.console_url, "views": rooms.views.url + "/books"}
     terminal = sys.stdout.isatty()
     before: Sample | None = None
     display = Live(console=Console(), refresh_per_second=4, transient=False) if terminal else None
