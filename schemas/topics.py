@@ -66,6 +66,8 @@ TRACE = Topic("strategy.trace", "StrategyTrace", "strategy", partitions=1, reten
 STRATEGY_STATE = Topic(
     "strategy.state", "StrategyState", "strategy", partitions=1, retention_ms=24 * HOUR_MS, extra=LARGE_RECORDS
 )
+CHAIN_BLOCK = Topic("chain.block", "ChainBlock", "chain", partitions=1, retention_ms=24 * HOUR_MS)
+CHAIN_POOL = Topic("chain.pool", "ChainPool", "chain|pool", retention_ms=24 * HOUR_MS, extra=LARGE_RECORDS)
 DEAD_LETTER = Topic("dead.letter", "DeadLetter", "source topic", partitions=1, retention_ms=7 * 24 * HOUR_MS)
 
 TOPICS: dict[str, Topic] = {t.name: t for t in tuple(globals().values()) if isinstance(t, Topic)}
