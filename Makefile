@@ -25,6 +25,7 @@ live: setup ## Mirror a real venue: make live VENUE=binance-spot SYMBOLS=BTC/USD
 	@$(BIN)/venue-mirror live $(or $(VENUE),binance-spot) --symbols "$(SYMBOLS)"
 
 test: setup ## Run all tests, on a real Kafka
+	@deploy/install-test-tools.sh
 	@echo "running the tests: a real Kafka broker, simulated venues, separate processes; about ten minutes on two cores"
 	@$(BIN)/python -m pytest $(ARGS)
 
