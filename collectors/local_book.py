@@ -84,3 +84,12 @@ class LocalBook:
             book.asks.update(columns[2], columns[3])
         bids, asks = book.bids.order, book.asks.order
         return not bids or not asks or bids[-1] < -asks[-1]
+
+    def cut(self, depth: int, columns: Columns) -> None:
+        """Keep the best ``depth`` levels a side; what falls out is deleted in ``columns`` too, for those who follow."""
+        for side, prices, sizes in ((self.book.bids, columns[0], columns[1]), (self.book.asks, columns[2], columns[3])):
+            fallen = len(side.order) - depth
+            if fallen > 0:
+                prices += [key * side.sign for key in side.order[:fallen]]
+                sizes += [0] * fallen
+                side.cut(depth)

@@ -282,8 +282,7 @@ class BookWorker:
         uncrossed = self.local.apply(columns)
         book = self.local.book
         if self.rule.max_depth is not None:
-            book.bids.cut(self.rule.max_depth)
-            book.asks.cut(self.rule.max_depth)
+            self.local.cut(self.rule.max_depth, columns)
         if not uncrossed:
             self.counts.crossed += 1
             self.gap(f"crossed after {delta.last_seq}")
