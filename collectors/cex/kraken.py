@@ -268,7 +268,7 @@ class Kraken(Venue):
                             micros(t.timestamp) if t.timestamp else 0,
                         )
                         for t in _decode_ticker(frame).data
-                        if b"null" not in (bytes(t.bid), bytes(t.ask))
+                        if text(t.bid) and text(t.ask)
                     ]  # fmt: skip
             return _reply(f)
         except BAD as error:

@@ -15,13 +15,19 @@ BAD = (msgspec.MsgspecError, RecursionError, ValueError, KeyError, IndexError, T
 UnicodeDecodeError are ValueErrors."""
 
 Raw = msgspec.Raw
+NONE = Raw(b"")
+"""The default of a number that a frame may leave out."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
 def text(raw: Raw) -> str:
-    """The number's text as it stood on the wire, without quotes where it had some. UnicodeDecodeError: not ASCII."""
-    return str(raw, "ascii").strip('"')
+    """The number's text as it stood on the wire, without quotes where it had some; empty for null and NONE.
+
+    Raises UnicodeDecodeError for what is not ASCII.
+    """
+    found = str(raw, "ascii")
+    return "" if found == "null" else found.strip('"')
 
 
 def levels(pairs: Iterable[tuple[Raw, Raw]]) -> list[Level]:
