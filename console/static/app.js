@@ -93,7 +93,7 @@ function otherTheme() {
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const typing = event.target.matches("input:not([type=range]), select, textarea");
+  const typing = event.target.matches("input:not([type=range], [type=checkbox]), select, textarea");
   if (event.key === "Escape") {
     if (typing) {
       if (event.target.type === "search") event.target.value = "";

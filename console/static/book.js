@@ -109,15 +109,22 @@ function epoch(value) {
   return value === undefined ? "–" : String(value).length > 9 ? `…${String(value).slice(-8)}` : value;
 }
 
+function pad(text, digits) {
+  const [whole, fraction = ""] = text.split(".");
+  return digits ? `${whole}.${fraction.padEnd(digits, "0")}` : whole;
+}
+
 function ladder(p, view) {
   const asks = (view.asks ?? []).slice(0, RUNGS), bids = (view.bids ?? []).slice(0, RUNGS);
   // Widths only: the texts beside them are exact.
   const sums = (levels) => levels.reduce((all, [, size]) => [...all, (all[all.length - 1] ?? 0) + Number(size)], []);
   const askSums = sums(asks), bidSums = sums(bids);
   const most = Math.max(askSums[askSums.length - 1] ?? 0, bidSums[bidSums.length - 1] ?? 0) || 1;
+  // Zeros at the end, so that digits stand below each other.
+  const digits = [0, 1].map((i) => Math.max(0, ...[...asks, ...bids].map((level) => (level[i].split(".")[1] ?? "").length)));
   const fill = (levels, totals) => (element, level, i) => {
-    put(element.children[1], level[0]);
-    put(element.children[2], level[1]);
+    put(element.children[1], pad(level[0], digits[0]));
+    put(element.children[2], pad(level[1], digits[1]));
     element.children[0].style.width = `${(100 * totals[i]) / most}%`;
   };
   const rung = (name) => () => h("div", { class: `rung ${name}` }, h("i"), h("span", { class: name === "b" ? "bid" : "ask" }), h("span"));

@@ -1,6 +1,6 @@
 // How the whole is doing: rates, delays, states, gaps and resyncs over time, workers and their lag.
 
-import { age, clock, colour, fillList, h, put, rows, short, table } from "./dom.js";
+import { clock, colour, fillList, h, put, rows, short, table } from "./dom.js";
 import { STATES, serverNow, store } from "./store.js";
 
 const LINES = ["#58a6ff", "#2fa36b", "#d29922", "#bc8cff", "#e0605a", "#39c5cf", "#ff9bce", "#9aa7b4"];
