@@ -230,18 +230,27 @@ def replay(
 
 @simulate_app.command("synthetic")
 def simulate_synthetic(
-    adapter: Annotated[str, typer.Option(help="Whose protocol to speak.")] = "binance-spot",
+    protocol: Annotated[
+        str, typer.Option("--protocol", "--adapter", help="Whose protocol to speak; an unknown one lists them.")
+    ] = "binance-spot",
     instruments: Annotated[int, typer.Option(min=1)] = 60,
     rate: Annotated[float, typer.Option(min=0, help="Book events a second over all instruments.")] = 2000,
     seed: int = 1,
+    levels: Annotated[int, typer.Option(min=0, help="Of a book, a side, at first; 0: 100, or 20 in many books.")] = 0,
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, help="0: any free port, printed.")] = 0,
 ) -> None:
     """A venue with generated order flow; its exact books at /truth/SYMBOL, faults and listings at /control."""
     from simulator.main import run_synthetic
+    from simulator.protocols import UnknownProtocol
 
     log_to_stderr()
-    run_synthetic(adapter=adapter, instruments=instruments, rate=rate, seed=seed, host=host, port=port)
+    try:
+        run_synthetic(
+            adapter=protocol, instruments=instruments, rate=rate, seed=seed, levels=levels or None, host=host, port=port
+        )
+    except UnknownProtocol as error:
+        raise fail(error, 64) from None
 
 
 @simulate_app.command("capture")

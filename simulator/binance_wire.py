@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-from collections import deque
-from collections.abc import Callable
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
-QUEUE_FRAMES = 50_000
-"""Frames that wait for one slow client before it is disconnected."""
-CLOSE_S = 1.0
-"""Patience with a client's answer to a closing frame."""
+from simulator.faults import ControlError
+from simulator.instrument import Name, SyntheticInstrument, decimal_text
+from simulator.stream_server import Client
+from simulator.truth import TruthBook
+from simulator.wire import Change, Wire, World, answer, bases, checked_base, compact
+
+WEIGHT_HEADER = "X-MBX-USED-WEIGHT-1M"
 FUTURES_DEPTHS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}
 """limit → request weight. Source: USD-M and COIN-M Futures, "Order Book"."""
 SPOT_DEPTHS = ((100, 5), (500, 25), (1000, 50), (5000, 250))
@@ -71,108 +73,107 @@ def instrument_entry(
     return entry | {"status": status, "marginAsset": quote}
 
 
-class Client:
-    """One websocket: its subscriptions, and frames on their way to it. A slow client is cut off, never waited for."""
+class BinanceVenue(World, Protocol):
+    """What this protocol asks of its venue, which may also play a capture."""
 
-    def __init__(self, socket: web.WebSocketResponse, transport: asyncio.Transport | None) -> None:
-        self.socket = socket
-        self._transport = transport
-        self.streams: set[str] = set()
-        self.queue: deque[bytes] = deque()
-        self.wake = asyncio.Event()
-        self.overflowed = False
+    @property
+    def books(self) -> Mapping[str, TruthBook]:
+        """The exact books by the venue's names."""
+        ...
 
-    def put(self, frame: bytes) -> None:
-        """Queue a text frame."""
-        if self.overflowed:
-            return
-        if len(self.queue) >= QUEUE_FRAMES:
-            # No closing frame: whoever does not read would not read it either, and waiting for that is what blocks.
-            self.overflowed = True
-            self.abort()
-            return
-        self.queue.append(frame)
-        self.wake.set()
+    @abstractmethod
+    def entries(self) -> list[dict[str, Any]]:
+        """Exchange info's ``symbols``."""
 
-    def abort(self) -> None:
-        """Drop the connection now, with what waits for it."""
-        self.queue.clear()
-        if self._transport is not None:
-            self._transport.abort()
-
-    async def send_all(self) -> None:
-        """Write what waits, until cancelled or disconnected."""
-        with contextlib.suppress(ConnectionError):
-            while True:
-                await self.wake.wait()
-                self.wake.clear()
-                while self.queue:
-                    await self.socket.send_frame(self.queue.popleft(), WSMsgType.TEXT)
-        self.abort()
+    @abstractmethod
+    async def snapshot(self, native: str, limit: int) -> web.Response:
+        """The answer to a depth request for a known instrument."""
+        ...
 
 
-class StreamServer:
-    """The combined stream: accepts sockets at ``/stream``, answers subscriptions, sends frames to subscribers."""
+class BinanceWire(Wire):
+    """Spot, USD-M or COIN-M. Source: Binance's API documentation of each market, "WebSocket Market Streams", "Diff. Depth
+    Stream", "Exchange Information", "Order Book"."""
 
-    def __init__(self, streams_max: int, on_change: Callable[[], None] = lambda: None) -> None:
-        self.clients: set[Client] = set()
-        self.overflows = 0
-        """Clients that were disconnected because they did not read."""
-        self._streams_max = streams_max
-        self._on_change = on_change
+    trading = "TRADING"
+    ws_paths = ("/stream", "/public/stream")
 
-    def routes(self) -> list[web.RouteDef]:
-        """Where it listens; USD-M's public route too."""
-        return [web.get("/stream", self._serve), web.get("/public/stream", self._serve)]
+    def __init__(self, venue: BinanceVenue, market: Market) -> None:
+        super().__init__(venue)
+        self._binance = venue
+        self.market = market
+        self.halted = "PENDING_TRADING" if market.futures else "BREAK"
+        self._ending = "USD_PERP" if market.inverse else "USDT"
+        self._weights = (0, 0)
+        """(minute, request weight used in it)."""
 
-    def subscribers(self, stream: str) -> list[Client]:
-        """Clients that want this stream."""
-        return [client for client in self.clients if stream in client.streams]
+    def names(self) -> Iterator[Name]:
+        return (self._name(base) for base in bases())
 
-    def send(self, stream: str, frame: bytes) -> int:
-        """Queue a frame for its subscribers; gives how many there are."""
-        count = 0
-        for client in self.clients:
-            if stream in client.streams:
-                client.put(frame)
-                count += 1
-        return count
+    def name_of(self, native: str) -> Name:
+        if not native.endswith(self._ending):
+            raise ControlError(f"a symbol here is capitals and digits before {self._ending}, {native!r} is not")
+        return self._name(checked_base(native, native.removesuffix(self._ending), self._ending))
 
-    def broadcast(self, frame: bytes) -> None:
-        """Queue a frame for every client, whatever it subscribed."""
-        for client in list(self.clients):
-            client.put(frame)
+    def _name(self, base: str) -> Name:
+        quote = "USD" if self.market.inverse else "USDT"
+        settle = f":{base if self.market.inverse else quote}" if self.market.futures else ""
+        kind = "inverse" if self.market.inverse else "linear" if self.market.futures else "spot"
+        return Name(base + self._ending, base, quote, f"{base}/{quote}{settle}", kind)
 
-    async def cut(self) -> None:
-        """Close every socket at once, as a venue's restart does; returns when all are closed."""
-        clients = list(self.clients)
-        if clients:
-            closing = [asyncio.create_task(client.socket.close(code=1012)) for client in clients]
-            _, open_still = await asyncio.wait(closing, timeout=CLOSE_S)
-            for client in clients:
-                client.abort()
-            for task in open_still:
-                task.cancel()
-            await asyncio.gather(*closing, return_exceptions=True)
+    def number(self, one: SyntheticInstrument) -> tuple[int, int]:
+        if self.market.futures:
+            return super().number(one)
+        # Spot's ids are the instrument's own and have no holes.
+        return one.last_u + 1, one.last_u + 1 + self.venue.events % 4
 
-    async def _serve(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(compress=False, max_msg_size=1 << 20, timeout=CLOSE_S)
-        await socket.prepare(request)
-        client = Client(socket, request.transport)
-        self.clients.add(client)
-        sender = asyncio.create_task(client.send_all())
-        try:
-            async for message in socket:
-                if message.type is WSMsgType.TEXT:
-                    client.put(self._answer(client, message.data))
-        finally:
-            self.clients.discard(client)
-            self.overflows += client.overflowed
-            sender.cancel()
-            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
-                await sender
-            self._on_change()
-        return socket
+    def refusal(self, status: int) -> dict[str, Any]:
+        if status == 503:
+            return {"code": -1008, "msg": "Server is currently overloaded with other requests."}
+        return {"code": -1003, "msg": "Too much request weight used"}
+
+    # REST.
+
+    def routes(self) -> list[tuple[str, Any]]:
+        prefix = self.market.prefix
+        return [(f"{prefix}/exchangeInfo", self._exchange_info), (f"{prefix}/depth", self._depth)]
+
+    def synthetic_entries(self) -> list[dict[str, Any]]:
+        """Exchange info's ``symbols`` of generated instruments."""
+        return [
+            instrument_entry(
+                self.market, one.native, one.base, one.quote,
+                decimal_text(1, one.price_decimals), decimal_text(1, one.size_decimals), one.status,
+            )
+            for one in self.venue.instruments.values()
+        ]  # fmt: skip
+
+    async def _exchange_info(self, _: web.Request) -> web.Response:
+        info: dict[str, Any] = {"timezone": "UTC", "serverTime": self.venue.now_us() // 1000, "rateLimits": []}
+        return self._weighed(self.market.info_weight, answer(info | {"symbols": self._binance.entries()}))
+
+    async def _depth(self, request: web.Request) -> web.Response:
+        native = request.query.get("symbol", "")
+        limit = self.market.depth_limit(request.query.get("limit", "500" if self.market.futures else "100"))
+        if native not in self._binance.books:
+            found = answer({"code": -1121, "msg": "Invalid symbol."}, 400)
+        elif limit is None:
+            found = answer({"code": -4021, "msg": "Depth limit is not valid."}, 400)
+        else:
+            found = await self._binance.snapshot(native, limit[0])
+        return self._weighed(limit[1] if limit else 1, found)
+
+    def _weighed(self, weight: int, response: web.Response) -> web.Response:
+        """Count a call; the header says the weight used in this minute. Nothing is refused for it."""
+        minute = time.time_ns() // 60_000_000_000
+        self._weights = (minute, weight + (self._weights[1] if self._weights[0] == minute else 0))
+        response.headers[WEIGHT_HEADER] = str(self._weights[1])
+        return response
+
+    # The stream.
+
+    def receive(self, client: Client, text: str) -> None:
+        client.put(self._answer(client, text))
 
     def _answer(self, client: Client, text: str) -> bytes:
         try:
@@ -186,18 +187,69 @@ class StreamServer:
         match method:
             case "SUBSCRIBE":
                 # Any name is taken, as Binance does: for one that nothing is sent on, nothing comes.
-                wanted = client.streams | set(params)
-                if len(wanted) > self._streams_max:
-                    return _error(number, 2, f"Invalid request: more than {self._streams_max} streams on a connection")
-                client.streams = wanted
+                most = self.market.streams_max
+                if len(client.streams | set(params)) > most:
+                    return _error(number, 2, f"Invalid request: more than {most} streams on a connection")
+                for name in params:
+                    self.stream.subscribe(client, name)
             case "UNSUBSCRIBE":
-                client.streams.difference_update(params)
+                for name in params:
+                    self.stream.unsubscribe(client, name)
             case "LIST_SUBSCRIPTIONS":
                 result = sorted(client.streams)
             case _:
                 return _error(number, 2, f"Invalid request: unknown method {method}")
-        self._on_change()
+        self.stream.changed()
         return json.dumps({"result": result, "id": number}).encode()
+
+    def publish(self, change: Change) -> None:
+        one, now_ms = change.one, change.ts_us // 1000
+        self._publish_depth(change, now_ms)
+        if change.trade is not None:
+            price, size, buyer_is_maker = change.trade
+            trade = {
+                "e": "trade", "E": now_ms, "T": now_ms, "s": one.native, "t": one.trade_id, "p": one.price(price),
+                "q": one.size(size), "m": buyer_is_maker,
+            }  # fmt: skip
+            self._send(f"{one.stream}@trade", trade)
+        if self.stream.wanted(f"{one.stream}@bookTicker"):
+            flow = one.flow
+            ticker: dict[str, Any] = {
+                "u": change.seq, "s": one.native, "b": one.price(flow.best_bid), "B": one.size(flow.bids[flow.best_bid]),
+                "a": one.price(flow.best_ask), "A": one.size(flow.asks[flow.best_ask]),
+            }  # fmt: skip
+            if self.market.futures:
+                ticker = {"e": "bookTicker"} | ticker | {"T": now_ms, "E": now_ms}
+            self._send(f"{one.stream}@bookTicker", ticker)
+
+    def _publish_depth(self, change: Change, now_ms: int) -> None:
+        one, market = change.one, self.market
+        stream = f"{one.stream}@{market.depth_stream}"
+        if not self.stream.wanted(stream):
+            return
+        data: dict[str, Any] = {"e": "depthUpdate", "E": now_ms}
+        if market.futures:
+            data["T"] = now_ms
+        data["s"] = one.native
+        if market.inverse:
+            data["ps"] = one.native.partition("_")[0]
+        data |= {"U": change.first, "u": change.seq}
+        if market.futures:
+            data["pu"] = change.previous
+        data |= {"b": one.texts(change.bids), "a": one.texts(change.asks)}
+        self.send_book(stream, compact({"stream": stream, "data": data}), change)
+
+    def _send(self, stream: str, data: Mapping[str, Any]) -> None:
+        if self.stream.wanted(stream):
+            self.stream.send(stream, compact({"stream": stream, "data": data}))
+
+    def bad_frames(self, native: str) -> tuple[bytes, bytes]:
+        def frame(fields: Mapping[str, Any]) -> bytes:
+            stream = f"{fields['s'].lower()}@{self.market.depth_stream}"
+            data = {"e": "depthUpdate", "E": 1, "T": 1, **fields, "pu": 1, "b": [], "a": []}
+            return compact({"stream": stream, "data": data})
+
+        return frame({"s": native, "U": 1, "u": "not a number"}), frame({"s": "NOBODYUSDT", "U": 1, "u": 1})
 
 
 def _error(number: Any, code: int, text: str) -> bytes:

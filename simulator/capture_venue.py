@@ -18,10 +18,11 @@ from typing import Any
 
 from aiohttp import web
 
-from simulator.binance_wire import Client, instrument_entry
+from simulator.binance_wire import MARKETS, BinanceWire, instrument_entry
 from simulator.capture_book import CapturedBook
 from simulator.capture_file import CaptureLine, read_capture
 from simulator.capture_survey import DIFF_DEPTH, STREAM, is_snapshot, survey
+from simulator.stream_server import Client
 from simulator.truth import TruthBook
 from simulator.venue_server import SimulatedVenue
 
@@ -45,6 +46,8 @@ class CaptureVenue(SimulatedVenue):
         self._paths = [Path(p) for p in paths]
         found = survey(self._paths)
         super().__init__(found.adapter)
+        self.market = MARKETS[found.adapter]
+        self.speak(BinanceWire(self, self.market))
         self.speed = speed
         self.drop_every = drop_every
         self.done = asyncio.Event()

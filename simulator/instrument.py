@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 from simulator.order_flow import Changes, OrderFlow
 from simulator.truth import TruthBook
@@ -16,24 +16,45 @@ TICKS = ((2, 5), (1, 3), (4, 2), (3, 1), (5, 0))
 """(decimals of a price, decimals of a size), in turn."""
 
 
+@dataclass(frozen=True, slots=True)
+class Name:
+    """What an instrument is called and is."""
+
+    native: str
+    """The venue's own name."""
+    base: str
+    quote: str
+    symbol: str
+    """The unified one."""
+    kind: str = "spot"
+    """spot, linear or inverse."""
+
+
 class SyntheticInstrument:
     """``truth`` is fed with the texts that go out, not with the flow's integers: a wrong text would show."""
 
     def __init__(
-        self, number: int, native: str, base: str, quote: str, *, seed: int, levels: int, first_u: int, remember: int
+        self, number: int, name: Name, *, seed: int, levels: int, first_u: int, ts_us: int, remember: int, status: str
     ) -> None:
-        self.native, self.base, self.quote = native, base, quote
-        self.stream = native.lower()
+        self.number = number
+        """In the order of listing."""
+        self.name = name
+        self.native, self.base, self.quote = name.native, name.base, name.quote
+        self.stream = name.native.lower()
         self.price_decimals, self.size_decimals = TICKS[number % len(TICKS)]
         # The mid stands high enough for the deepest bid to be a price.
         self.flow = OrderFlow(seed * 1_000_003 + number, max(10_000, 8 * levels) + 997 * (number % 50), levels)
-        self.status = "TRADING"
+        self.status = status
         self.last_u = first_u
         self.trade_id = 0
         self.silent_until_s = 0.0
         """Monotonic seconds; nothing is generated before."""
+        self.frozen_until_s = 0.0
+        """Monotonic seconds; the book goes on, but what it does before is told to nobody."""
         self.truth = TruthBook(remember)
-        self.truth.load(first_u, self.texts(list(self.flow.bids.items())), self.texts(list(self.flow.asks.items())))
+        self.truth.load(
+            first_u, self.texts(list(self.flow.bids.items())), self.texts(list(self.flow.asks.items())), ts_us
+        )
 
     def price(self, ticks: int) -> str:
         """Ticks as the venue writes a price: all its decimals, zeros included."""
@@ -46,15 +67,6 @@ class SyntheticInstrument:
     def texts(self, changes: Changes) -> list[tuple[str, str]]:
         """(price, size) texts; of several changes of one level only the last, as in a venue's event."""
         return [(self.price(p), self.size(s)) for p, s in dict(changes).items()]
-
-
-def names(inverse: bool) -> Iterator[tuple[str, str, str]]:
-    """(native, base, quote), without end: BTCUSDT, …, ONEUSDT, BTC1USDT, …; inverse: BTCUSD_PERP, …"""
-    number = 0
-    while True:
-        base = BASES[number % len(BASES)] + (str(number // len(BASES)) if number >= len(BASES) else "")
-        yield (f"{base}USD_PERP", base, "USD") if inverse else (f"{base}USDT", base, "USDT")
-        number += 1
 
 
 def decimal_text(mantissa: int, decimals: int) -> str:

@@ -10,12 +10,15 @@ from simulator.synthetic import SyntheticVenue
 from simulator.venue_server import serve_forever
 
 
-def run_synthetic(*, adapter: str, instruments: int, rate: float, seed: int, host: str, port: int) -> None:
-    """Serve a synthetic venue until SIGTERM or SIGINT."""
+def run_synthetic(
+    *, adapter: str, instruments: int, rate: float, seed: int, host: str, port: int, levels: int | None = None
+) -> None:
+    """Serve a synthetic venue until SIGTERM or SIGINT. Raises UnknownProtocol."""
     import uvloop
 
     async def run() -> None:
-        await serve_forever(SyntheticVenue(adapter, instruments=instruments, rate=rate, seed=seed), host, port)
+        venue = SyntheticVenue(adapter, instruments=instruments, rate=rate, seed=seed, levels=levels)
+        await serve_forever(venue, host, port)
 
     uvloop.run(run())
 

@@ -1,22 +1,26 @@
-"""A venue with generated order flow that speaks Binance's protocol, knows its own exact books, and fails on command."""
+"""A venue with generated order flow that speaks any of the protocols, knows its own exact books, and fails on command."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
+import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from aiohttp import web
 
-from simulator.binance_wire import instrument_entry
+from simulator.binance_wire import BinanceWire
 from simulator.control import Control
-from simulator.faults import ControlError, Faults
-from simulator.instrument import SyntheticInstrument, decimal_text, names
+from simulator.faults import ControlError
+from simulator.instrument import Name, SyntheticInstrument
+from simulator.order_flow import Changes
+from simulator.protocols import wire_of
+from simulator.stream_server import Client
 from simulator.truth import TruthBook
-from simulator.venue_server import SimulatedVenue
+from simulator.venue_server import Handler, SimulatedVenue
+from simulator.wire import Change, answer
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +29,10 @@ DEBT_S = 0.25
 """What a busy machine could not send in this time is not owed for ever."""
 REMEMBERED_EVENTS = 200_000
 """Past events of all books together, about 1 kB each, by which a truth can be rewound."""
-REMEMBERED_EACH = (200, 20_000)
+REMEMBERED_EACH = (100, 20_000)
+DEEP_INSTRUMENTS = 500
+"""More instruments than these have shallower books, unless it is said: 3,000 with 100 levels need 300 MB."""
+LEVELS, LEVELS_OF_MANY = 100, 20
 
 
 class SyntheticVenue(SimulatedVenue):
@@ -41,35 +48,41 @@ class SyntheticVenue(SimulatedVenue):
         *,
         instruments: int = 60,
         rate: float = 2000.0,
-        levels: int = 100,
+        levels: int | None = None,
         seed: int = 1,
     ) -> None:
         super().__init__(adapter)
+        self.speak(wire_of(adapter, self))
         self.rate = rate
-        self.levels = levels
+        self.levels = levels or (LEVELS if instruments <= DEEP_INSTRUMENTS else LEVELS_OF_MANY)
         self.seed = seed
-        self.events = 0
-        self.faults = Faults()
-        self.instruments: dict[str, SyntheticInstrument] = {}
+        self.random = random.Random(seed)  # noqa: S311 - which connection to hit, not a secret
+        self._instruments: dict[str, SyntheticInstrument] = {}
         fewest, most = REMEMBERED_EACH
         self._remember = min(most, max(fewest, REMEMBERED_EVENTS // max(1, instruments)))
         self._control = Control(self)
         self._books: dict[str, TruthBook] = {}
         self._listed = 0
-        self._next_id = 1_000_000
+        self._names = self.wire.names()
         self._turn: Iterator[SyntheticInstrument] = iter(())
-        self._task: asyncio.Task[None] | None = None
-        for (native, base, quote), _ in zip(names(self.market.inverse), range(instruments), strict=False):
-            self._add(native, base, quote)
+        self._tasks: list[asyncio.Task[None]] = []
+        self.list_more(instruments)
 
     @property
     def symbols(self) -> list[str]:
         """The venue's names of what is listed now."""
-        return sorted(self.instruments)
+        return sorted(self._instruments)
 
     @property
     def books(self) -> Mapping[str, TruthBook]:
         return self._books
+
+    @property
+    def instruments(self) -> Mapping[str, SyntheticInstrument]:
+        return self._instruments
+
+    def symbols_by_native(self) -> Mapping[str, str]:
+        return {one.name.symbol: native for native, one in self._instruments.items()}
 
     def control(self, verb: str, **values: Any) -> None:
         """Do what VERBS says; raises ControlError."""
@@ -77,100 +90,138 @@ class SyntheticVenue(SimulatedVenue):
 
     def list_instrument(self, native: str) -> None:
         """List a new one, trading at once; raises ControlError."""
-        if native in self.instruments:
+        if native in self._instruments:
             raise ControlError(f"{native} is listed already")
-        ending = "USD_PERP" if self.market.inverse else "USDT"
-        base = native.removesuffix(ending)
-        if not base or base == native or not (base.isascii() and base.isalnum() and base.isupper()):
-            raise ControlError(f"a symbol here is capitals and digits before {ending}, {native!r} is not")
-        self._add(native, base, ending.partition("_")[0])
+        self._add(self.wire.name_of(native))
+
+    def list_more(self, count: int) -> list[str]:
+        """List so many new ones at once; gives their names."""
+        added: list[str] = []
+        while len(added) < count:
+            name = next(self._names)
+            if name.native not in self._instruments:
+                self._add(name)
+                added.append(name.native)
+        return added
 
     def delist_instrument(self, native: str) -> None:
         """Forget one; raises KeyError."""
-        one = self.instruments.pop(native)
+        one = self._instruments.pop(native)
         del self._books[native]
-        self.faults.held.pop(f"{one.stream}@{self.market.depth_stream}", None)
+        self.wire.forget(one)
         # Should it come back, its numbers go on and never repeat.
-        self._next_id = max(self._next_id, one.last_u)
+        self.next_id = max(self.next_id, one.last_u)
         self._turn = iter(())
 
-    def _add(self, native: str, base: str, quote: str) -> None:
-        self._next_id += 7
+    def _add(self, name: Name) -> None:
+        self.next_id += 7
         one = SyntheticInstrument(
-            self._listed, native, base, quote,
-            seed=self.seed, levels=self.levels, first_u=self._next_id, remember=self._remember,
+            self._listed, name, seed=self.seed, levels=self.levels, first_u=self.next_id, ts_us=self.now_us(),
+            remember=self._remember, status=self.wire.trading,
         )  # fmt: skip
         self._listed += 1
-        self.instruments[native] = one
-        self._books[native] = one.truth
+        self._instruments[name.native] = one
+        self._books[name.native] = one.truth
         self._turn = iter(())
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         await super().start(host, port)
-        self._task = asyncio.create_task(self._generate())
+        self._tasks = [asyncio.create_task(self._generate()), asyncio.create_task(self._beat())]
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        self._control.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await super().stop()
 
-    def entries(self) -> list[dict[str, Any]]:
-        return [
-            instrument_entry(
-                self.market, one.native, one.base, one.quote,
-                decimal_text(1, one.price_decimals), decimal_text(1, one.size_decimals), one.status,
-            )
-            for one in self.instruments.values()
-        ]  # fmt: skip
+    # REST.
 
-    def intercept(self) -> web.Response | None:
-        f = self.faults
-        if f.ratelimit <= 0:
-            return None
-        f.ratelimit -= 1
-        body = {"code": -1003, "msg": "Too much request weight used"}
-        return web.json_response(body, status=429, headers={"Retry-After": f"{f.retry_after_s:g}"})
+    def entries(self) -> list[dict[str, Any]]:
+        """Binance's exchange info."""
+        assert isinstance(self.wire, BinanceWire)
+        return self.wire.synthetic_entries()
 
     async def snapshot(self, native: str, limit: int) -> web.Response:
-        f, truth, seq = self.faults, self.instruments[native].truth, None
+        """Binance's depth answer."""
+        at, bids, asks = self.past(native)
+        found: dict[str, Any] = {"lastUpdateId": at, "bids": bids[:limit], "asks": asks[:limit]}
+        if isinstance(self.wire, BinanceWire) and self.wire.market.futures:
+            now_ms = self.now_us() // 1000
+            found |= {"E": now_ms, "T": now_ms}
+        return answer(found)
+
+    def past(self, native: str) -> tuple[int, list[list[str]], list[list[str]]]:
+        """(seq, bids, asks) for a depth request: now, or too old on purpose."""
+        f, truth, seq = self.faults, self._instruments[native].truth, None
         if f.stale_snapshots > 0:
             f.stale_snapshots -= 1
+            f.note("stale_snapshot", native)
             seq = truth.seq_behind(f.behind)
-        at, bids, asks = truth.at(seq)
-        now_ms = time.time_ns() // 1_000_000
-        answer: dict[str, Any] = {"lastUpdateId": at, "bids": bids[:limit], "asks": asks[:limit]}
-        if self.market.futures:
-            answer |= {"E": now_ms, "T": now_ms}
-        return web.json_response(answer)
+        return truth.at(seq)
+
+    def guarded(self, handler: Handler) -> Handler:
+        async def call(request: web.Request) -> web.StreamResponse:
+            self.rest_calls += 1
+            f = self.faults
+            if time.monotonic() < f.maintenance_until_s:
+                return answer(self.wire.refusal(503), 503)
+            if f.ratelimit > 0:
+                f.ratelimit -= 1
+                f.note(f"rest {f.ratelimit_status}")
+                refused = answer(self.wire.refusal(f.ratelimit_status), f.ratelimit_status)
+                refused.headers["Retry-After"] = f"{f.retry_after_s:g}"
+                return refused
+            found = await handler(request)
+            if f.slow_rest > 0 and isinstance(found, web.Response):
+                f.slow_rest -= 1
+                f.note("slow_rest")
+                return await _dribble(request, found, f.slow_rest_s)
+            return found
+
+        return call
 
     def more_routes(self) -> list[web.RouteDef]:
         return self._control.routes()
 
     def stats(self) -> dict[str, Any]:
-        return super().stats() | {"events": self.events, "instruments": len(self.instruments), "rate": self.rate}
+        injected = {"injected": dict(self.faults.counts)}
+        return super().stats() | injected | {
+            "events": self.events, "instruments": len(self._instruments), "rate": self.rate,
+        }  # fmt: skip
+
+    # The stream.
 
     async def _generate(self) -> None:
         owed, last = 0.0, time.monotonic()
-        try:
-            while True:
-                await asyncio.sleep(TURN_S)
-                now = time.monotonic()
-                owed = min(owed + (now - last) * self.rate, max(1.0, self.rate * DEBT_S))
-                last = now
-                while owed >= 1:
-                    owed -= 1
-                    self.event()
-        except Exception:
-            log.exception("no more order flow: a venue that stands still without saying so would look like a quiet one")
-            raise
+
+        async def turn() -> None:
+            nonlocal owed, last
+            await asyncio.sleep(TURN_S)
+            now = time.monotonic()
+            owed = min(owed + (now - last) * self.rate, max(1.0, self.rate * DEBT_S))
+            last = now
+            while owed >= 1:
+                owed -= 1
+                self.event()
+
+        await _again(turn)
+
+    async def _beat(self) -> None:
+        async def beat() -> None:
+            await asyncio.sleep(1)
+            if time.monotonic() >= self.faults.frozen_until_s:
+                for client in self.stream.clients:
+                    self.wire.tick(client)
+
+        await _again(beat)
 
     def _next(self) -> SyntheticInstrument | None:
         for _ in range(2):
             for one in self._turn:
-                if one.status == "TRADING":
+                if one.status == self.wire.trading:
                     return one
-            self._turn = iter(list(self.instruments.values()))
+            self._turn = iter(list(self._instruments.values()))
         return None
 
     def event(self) -> None:
@@ -179,64 +230,61 @@ class SyntheticVenue(SimulatedVenue):
         if one is None or time.monotonic() < one.silent_until_s:
             return
         step = one.flow.step()
-        bids, asks = one.texts(step.bids), one.texts(step.asks)
-        now_ms = time.time_ns() // 1_000_000
-        first, previous = self._ids(one)
-        one.truth.apply(one.last_u, bids, asks)
+        bids, asks = dict(step.bids), dict(step.asks)
+        held = (
+            frozenset(p for p in bids if one.truth.holds(one.price(p), bid=True)),
+            frozenset(p for p in asks if one.truth.holds(one.price(p), bid=False)),
+        )
+        if not self.wire.unknown_deletes:
+            bids = {p: s for p, s in bids.items() if s or p in held[0]}
+            asks = {p: s for p, s in asks.items() if s or p in held[1]}
+            if not bids and not asks:
+                return
+        previous = one.last_u
+        first, one.last_u = self.wire.number(one)
+        ts_us = self.now_us()
+        if ts_us == one.truth.ts_us:
+            ts_us += 1  # by it events are told apart where a venue has no numbers
+        changed: tuple[Changes, Changes] = list(bids.items()), list(asks.items())
+        one.truth.apply(one.last_u, one.texts(changed[0]), one.texts(changed[1]), ts_us)
         self.events += 1
-        self._send_depth(one, now_ms, first, previous, bids, asks)
-        if step.trade is not None:
-            price, size, buyer_is_maker = step.trade
-            one.trade_id += 1
-            trade = {
-                "e": "trade", "E": now_ms, "T": now_ms, "s": one.native, "t": one.trade_id, "p": one.price(price),
-                "q": one.size(size), "m": buyer_is_maker,
-            }  # fmt: skip
-            self._send(f"{one.stream}@trade", trade)
-        self._send_ticker(one, now_ms)
+        one.trade_id += step.trade is not None
+        self.wire.publish(Change(one, first, one.last_u, previous, ts_us, *changed, step.trade, held))
 
-    def _ids(self, one: SyntheticInstrument) -> tuple[int, int]:
-        """(first id, last id before) of the next event; futures share their ids, so there they jump."""
-        previous, span = one.last_u, 1 + self.events % 4
-        if self.market.futures:
-            self._next_id += span
-            one.last_u = self._next_id
-            return self._next_id - span + 1, previous
-        one.last_u += span
-        return previous + 1, previous
+    def book_frame(self, client: Client, stream: str, frame: bytes, change: Change) -> None:
+        f, one, now = self.faults, change.one, time.monotonic()
+        if now < max(one.frozen_until_s, client.frozen_until_s, f.frozen_until_s):
+            f.lose(client, one.native, change.seq)
+        else:
+            provable = self.wire.provable(change)
+            for sent in f.to_send(client, stream, frame, one.native, change.seq, provable=provable):
+                client.put(sent)
+                self.frames_sent += 1
+        self.dropped = f.dropped
 
-    def _send_depth(
-        self, one: SyntheticInstrument, now_ms: int, first: int, previous: int,
-        bids: list[tuple[str, str]], asks: list[tuple[str, str]],
-    ) -> None:  # fmt: skip
-        data: dict[str, Any] = {"e": "depthUpdate", "E": now_ms}
-        if self.market.futures:
-            data["T"] = now_ms
-        data["s"] = one.native
-        if self.market.inverse:
-            data["ps"] = one.native.partition("_")[0]
-        data |= {"U": first, "u": one.last_u}
-        if self.market.futures:
-            data["pu"] = previous
-        stream = f"{one.stream}@{self.market.depth_stream}"
-        for frame in self.faults.to_send(stream, _frame(stream, data | {"b": bids, "a": asks})):
-            self.frames_sent += self.stream.send(stream, frame)
-        self.dropped = self.faults.dropped
-
-    def _send_ticker(self, one: SyntheticInstrument, now_ms: int) -> None:
-        flow = one.flow
-        ticker: dict[str, Any] = {
-            "u": one.last_u, "s": one.native, "b": one.price(flow.best_bid), "B": one.size(flow.bids[flow.best_bid]),
-            "a": one.price(flow.best_ask), "A": one.size(flow.asks[flow.best_ask]),
-        }  # fmt: skip
-        if self.market.futures:
-            ticker = {"e": "bookTicker"} | ticker | {"T": now_ms, "E": now_ms}
-        self._send(f"{one.stream}@bookTicker", ticker)
-
-    def _send(self, stream: str, data: Mapping[str, Any]) -> None:
-        if self.stream.subscribers(stream):
-            self.frames_sent += self.stream.send(stream, _frame(stream, data))
+    def on_clients(self) -> None:
+        for client in {c for c, _ in self.faults.held} - self.stream.clients.keys():
+            self.faults.forget_client(client)
 
 
-def _frame(stream: str, data: Mapping[str, Any]) -> bytes:
-    return json.dumps({"stream": stream, "data": data}, separators=(",", ":")).encode()
+async def _again(turn: Callable[[], Awaitable[None]]) -> None:
+    try:
+        while True:
+            await turn()
+    except Exception:
+        log.exception("no more order flow: a venue that stands still without saying so would look like a quiet one")
+        raise
+
+
+async def _dribble(request: web.Request, whole: web.Response, seconds: float) -> web.StreamResponse:
+    """Send the answer as a slow loris does."""
+    body = whole.body if isinstance(whole.body, bytes) else b""
+    slow = web.StreamResponse(status=whole.status, headers={"Content-Type": "application/json"})
+    slow.content_length = len(body)
+    await slow.prepare(request)
+    step = max(1, len(body) // 20)
+    for start in range(0, len(body), step):
+        await slow.write(body[start : start + step])
+        await asyncio.sleep(seconds / 20)
+    await slow.write_eof()
+    return slow

@@ -24,16 +24,18 @@ class TruthBook:
     def __init__(self, remember: int = 20_000) -> None:
         self.sides: tuple[dict[Decimal, Decimal], dict[Decimal, Decimal]] = ({}, {})
         self.seq = 0
-        self._undo: deque[tuple[int, tuple[tuple[int, Decimal, Decimal], ...]]] = deque(maxlen=remember)
-        """(sequence number before the event, ((side, price, size before), …)), oldest first."""
+        self.ts_us = 0
+        """The venue's time of the last event, where events are told apart by it."""
+        self._undo: deque[tuple[int, int, tuple[tuple[int, Decimal, Decimal], ...]]] = deque(maxlen=remember)
+        """(sequence number and time before the event, ((side, price, size before), …)), oldest first."""
 
-    def load(self, seq: int, bids: Iterable[Sequence[str]], asks: Iterable[Sequence[str]]) -> None:
+    def load(self, seq: int, bids: Iterable[Sequence[str]], asks: Iterable[Sequence[str]], ts_us: int = 0) -> None:
         """Replace the book by a snapshot; the past is forgotten."""
         self.sides = tuple({Decimal(p): Decimal(s) for p, s, *_ in side} for side in (bids, asks))  # pyright: ignore
-        self.seq = seq
+        self.seq, self.ts_us = seq, ts_us
         self._undo.clear()
 
-    def apply(self, seq: int, bids: Iterable[tuple[str, str]], asks: Iterable[tuple[str, str]]) -> None:
+    def apply(self, seq: int, bids: Iterable[tuple[str, str]], asks: Iterable[tuple[str, str]], ts_us: int = 0) -> None:
         """Apply one event that ends at ``seq``."""
         before: list[tuple[int, Decimal, Decimal]] = []
         for number, levels in enumerate((bids, asks)):
@@ -45,8 +47,12 @@ class TruthBook:
                     side[price] = size
                 else:
                     side.pop(price, None)
-        self._undo.append((self.seq, tuple(before)))
-        self.seq = seq
+        self._undo.append((self.seq, self.ts_us, tuple(before)))
+        self.seq, self.ts_us = seq, ts_us
+
+    def holds(self, price_text: str, *, bid: bool) -> bool:
+        """Whether there is such a level now."""
+        return Decimal(price_text) in self.sides[not bid]
 
     def seq_behind(self, events: int) -> int:
         """The sequence number of ``events`` events ago, as far back as it is remembered."""
@@ -61,7 +67,7 @@ class TruthBook:
             if seq > self.seq:
                 raise TruthError(f"{seq} is not reached yet, the venue is at {self.seq}")
             sides = (dict(self.sides[0]), dict(self.sides[1]))
-            for at, changes in reversed(self._undo):
+            for at, _, changes in reversed(self._undo):
                 for number, price, size in reversed(changes):
                     if size:
                         sides[number][price] = size
@@ -73,12 +79,24 @@ class TruthBook:
                     raise TruthError(f"{seq} lies inside of an event")
             else:
                 raise TooOld(f"{seq} is too long ago, the venue remembers {len(self._undo)} events and is at {self.seq}")
-        bids, asks = sides
-        return (
-            self.seq if seq is None else seq,
-            [[plain(p), plain(bids[p])] for p in sorted(bids, reverse=True)],
-            [[plain(p), plain(asks[p])] for p in sorted(asks)],
-        )
+        return (self.seq if seq is None else seq, *_texts(sides))
+
+    def seq_at_time(self, ts_us: int) -> int:
+        """The sequence number of the event at exactly this time of the venue's clock. Raises TruthError."""
+        if ts_us == self.ts_us:
+            return self.seq
+        for seq, at_us, _ in reversed(self._undo):
+            if at_us == ts_us:
+                return seq
+        raise TruthError(f"no remembered event has the time {ts_us}, the last one {self.ts_us}")
+
+
+def _texts(sides: tuple[dict[Decimal, Decimal], dict[Decimal, Decimal]]) -> tuple[Texts, Texts]:
+    bids, asks = sides
+    return (
+        [[plain(p), plain(bids[p])] for p in sorted(bids, reverse=True)],
+        [[plain(p), plain(asks[p])] for p in sorted(asks)],
+    )
 
 
 def plain(value: Decimal) -> str:

@@ -7,46 +7,60 @@ import contextlib
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from simulator.binance_wire import MARKETS, Market, StreamServer
+from simulator.faults import Faults
+from simulator.instrument import SyntheticInstrument
+from simulator.stream_server import Client, StreamServer
 from simulator.truth import TooOld, TruthBook, TruthError
 
-WEIGHT_HEADER = "X-MBX-USED-WEIGHT-1M"
+if TYPE_CHECKING:
+    from simulator.wire import Change, Wire
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class SimulatedVenue(ABC):
-    """A venue on localhost that speaks Binance's protocol. ``await start()``, use the addresses, ``await stop()``."""
+    """A venue on localhost that speaks ``wire``. ``await start()``, use the addresses, ``await stop()``."""
+
+    wire: Wire
+    stream: StreamServer
 
     def __init__(self, adapter: str) -> None:
         self.adapter = adapter
-        self.market: Market = MARKETS[adapter]
+        """Whose protocol it speaks (see protocols.PROTOCOLS)."""
         self.rest_url = ""
         self.ws_url = ""
-        self.stream = StreamServer(self.market.streams_max, self.on_clients)
         self.frames_sent = 0
         """Market data frames sent, each counted once for each client that got it."""
         self.rest_calls = 0
         self.dropped = 0
         """Depth frames lost on purpose."""
-        self._weights = (0, 0)
-        """(minute, request weight used in it)."""
+        self.faults = Faults()
+        self.events = 0
+        """Book events generated."""
+        self.next_id = 1_000_000
+        """The last id given to anything, where a venue's instruments share them."""
         self._runner: web.AppRunner | None = None
+
+    def speak(self, wire: Wire) -> None:
+        """Take the protocol; once, before ``start``."""
+        self.wire = wire
+        self.stream = wire.stream = StreamServer(wire, self.on_clients)
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listen; port 0 takes a free one. Raises OSError when it is taken."""
         app = web.Application()
-        prefix = self.market.prefix
-        app.add_routes(self.stream.routes())
+        app.add_routes([web.get(path, self.guarded(handler)) for path, handler in self.wire.routes()])
+        # The settings may name the address alone: then the websocket is asked for at the root.
+        app.add_routes([web.get(path, self.stream.serve) for path in dict.fromkeys((*self.wire.ws_paths, "/"))])
         app.add_routes(
             [
-                web.get(f"{prefix}/exchangeInfo", self._exchange_info),
-                web.get(f"{prefix}/depth", self._depth),
                 web.get("/truth", self._truths),
-                web.get("/truth/{native}", self._truth),
+                web.get("/truth/{native:.+}", self._truth),
                 web.get("/stats", self._stats),
                 *self.more_routes(),
             ]
@@ -69,13 +83,19 @@ class SimulatedVenue(ABC):
     def books(self) -> Mapping[str, TruthBook]:
         """The exact books by the venue's names."""
 
-    @abstractmethod
-    def entries(self) -> list[dict[str, Any]]:
-        """Exchange info's ``symbols``."""
+    @property
+    def instruments(self) -> Mapping[str, SyntheticInstrument]:
+        """What is generated and listed now, by the venue's names."""
+        return {}
 
-    @abstractmethod
-    async def snapshot(self, native: str, limit: int) -> web.Response:
-        """The answer to a depth request for a known instrument."""
+    def now_us(self) -> int:
+        """The venue's clock, as wrong as it was told to be."""
+        return time.time_ns() // 1000 + self.faults.skew_us
+
+    def book_frame(self, client: Client, stream: str, frame: bytes, change: Change) -> None:
+        """Send a book's frame."""
+        client.put(frame)
+        self.frames_sent += 1
 
     def truth(self, native: str) -> dict[str, Any]:
         """The venue's own book now, as ``/truth/NATIVE`` gives it; raises KeyError."""
@@ -89,9 +109,18 @@ class SimulatedVenue(ABC):
     def on_clients(self) -> None:  # noqa: B027 - most venues need not know
         """Subscriptions changed."""
 
-    def intercept(self) -> web.Response | None:
-        """An answer that a REST call gets instead of its own (faults)."""
-        return None
+    def guarded(self, handler: Handler) -> Handler:
+        """The handler of a REST call, behind what every call goes through."""
+
+        async def call(request: web.Request) -> web.StreamResponse:
+            self.rest_calls += 1
+            return await handler(request)
+
+        return call
+
+    def symbols_by_native(self) -> Mapping[str, str]:
+        """The unified symbol of each instrument, where the venue knows it."""
+        return {}
 
     def stats(self) -> dict[str, Any]:
         """Numbers for ``/stats``."""
@@ -100,43 +129,18 @@ class SimulatedVenue(ABC):
             "clients": len(self.stream.clients), "overflows": self.stream.overflows, "rest_calls": self.rest_calls,
         }  # fmt: skip
 
-    async def _exchange_info(self, _: web.Request) -> web.Response:
-        used = self._weigh(self.market.info_weight)
-        info: dict[str, Any] = {"timezone": "UTC", "serverTime": time.time_ns() // 1_000_000, "rateLimits": []}
-        answer = self.intercept() or web.json_response(info | {"symbols": self.entries()})
-        answer.headers[WEIGHT_HEADER] = used
-        return answer
-
-    def _weigh(self, weight: int) -> str:
-        """Count a call; gives the weight used in this minute, as the header says it. Nothing is refused for it."""
-        self.rest_calls += 1
-        minute = time.time_ns() // 60_000_000_000
-        self._weights = (minute, weight + (self._weights[1] if self._weights[0] == minute else 0))
-        return str(self._weights[1])
-
-    async def _depth(self, request: web.Request) -> web.Response:
-        native = request.query.get("symbol", "")
-        limit = self.market.depth_limit(request.query.get("limit", "500" if self.market.futures else "100"))
-        used = self._weigh(limit[1] if limit else 1)
-        if (answer := self.intercept()) is None:
-            if native not in self.books:
-                answer = web.json_response({"code": -1121, "msg": "Invalid symbol."}, status=400)
-            elif limit is None:
-                answer = web.json_response({"code": -4021, "msg": "Depth limit is not valid."}, status=400)
-            else:
-                answer = await self.snapshot(native, limit[0])
-        answer.headers[WEIGHT_HEADER] = used
-        return answer
-
     async def _truths(self, _: web.Request) -> web.Response:
-        return web.json_response({"symbols": sorted(self.books)})
+        return web.json_response({"symbols": sorted(self.books), "unified": dict(self.symbols_by_native())})
 
     async def _truth(self, request: web.Request) -> web.Response:
-        book, seq = self.books.get(request.match_info["native"]), request.query.get("seq")
+        book, query = self.books.get(request.match_info["native"]), request.query
         if book is None:
             return web.json_response({"error": "no such instrument; /truth lists them"}, status=404)
         try:
-            found, bids, asks = book.at(None if seq is None else int(seq))
+            seq = int(query["seq"]) if "seq" in query else None
+            if "ts_us" in query:
+                seq = book.seq_at_time(int(query["ts_us"]))
+            found, bids, asks = book.at(seq)
         except TooOld as error:
             return web.json_response({"error": str(error)}, status=404)
         except (TruthError, ValueError) as error:
