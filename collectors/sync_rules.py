@@ -106,6 +106,15 @@ class StreamChain(SyncRule):
         return STALE if delta.last_seq <= last_seq else GAP
 
 
+class StreamBook(SyncRule):
+    """The book begins in the stream, and nothing numbers what follows: changes as they come, or whole books.
+
+    Source: Gemini Market Data v2, "Level 2 data"; HTX, "Market Depth".
+    """
+
+    snapshot_from = "stream"
+
+
 class TextBook:
     """The venue's own texts of one book's levels, beside the exact integers: ``0.5410`` is not ``0.541`` in a checksum."""
 
@@ -165,3 +174,13 @@ class TextChecksum(StreamChain):
 
     def reset(self) -> None:
         self._texts.clear()
+
+
+class StreamOrder(SyncRule):
+    """The snapshot comes in the stream and books have no chain of their own: the connection counts its frames.
+
+    A hole in that count is the parser's to find; it says StreamBroken, and every book of the connection starts anew.
+    Source: Coinbase Advanced Trade, "sequence_num"; Bitfinex v2, flag SEQ_ALL.
+    """
+
+    snapshot_from = "stream"

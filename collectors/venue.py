@@ -33,14 +33,23 @@ from collectors.events import (
     TickerEvent,
     TradeEvent,
 )
-from collectors.sync_rules import PredecessorChain, RangeChain, StreamChain, SyncRule, TextBook, TextChecksum, Verdict
+from collectors.sync_rules import (
+    PredecessorChain,
+    RangeChain,
+    StreamBook,
+    StreamChain,
+    SyncRule,
+    TextBook,
+    TextChecksum,
+    Verdict,
+)
 
 __all__ = [
     "ALL_CHANNELS", "BOOK", "FUNDING", "LIQUIDATION", "MARK_PRICE", "OPEN_INTEREST", "TICKER", "TRADE", "Answer", "BookDelta",
     "BookSnapshot", "Event", "FundingEvent", "Level", "Limits", "LiquidationEvent", "Listing", "MalformedFrame",
     "MarkPriceEvent", "OpenInterestEvent", "Parser", "Poll", "PredecessorChain", "RangeChain", "Reply", "RestRequest",
-    "StreamBroken", "StreamChain", "SyncRule", "TextBook", "TextChecksum", "TickerEvent", "TradeEvent", "UnknownVenue",
-    "Venue", "Verdict", "adapter", "adapter_ids",
+    "StreamBook", "StreamBroken", "StreamChain", "StreamOrder", "SyncRule", "TextBook", "TextChecksum", "TickerEvent", "TradeEvent",
+    "UnknownVenue", "Venue", "Verdict", "adapter", "adapter_ids",
 ]  # fmt: skip
 
 Parser = Callable[[bytes], Sequence[Event]]

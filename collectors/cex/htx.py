@@ -31,6 +31,7 @@ from collectors.venue import (
     Parser,
     Reply,
     RestRequest,
+    StreamBook,
     StreamChain,
     SyncRule,
     TickerEvent,
@@ -220,12 +221,6 @@ class HtxVenue(Venue):
         raise NotImplementedError
 
 
-class _WholeBooks(SyncRule):
-    """Every message is the whole book: nothing to chain."""
-
-    snapshot_from = "stream"
-
-
 class HtxSpotPublic(HtxVenue):
     """HTX spot's common socket: whole books of 150 levels once a second, trades, best bid and offer."""
 
@@ -233,7 +228,7 @@ class HtxSpotPublic(HtxVenue):
     rest_url = "https://api.huobi.pro"
     ws_url = "wss://api.huobi.pro"
     offers = frozenset({BOOK, TRADE, TICKER})
-    _rule: ClassVar[SyncRule] = _WholeBooks()
+    _rule: ClassVar[SyncRule] = StreamBook()
     mark: ClassVar[bytes] = b".depth.step0"
 
     def ws_path(self) -> str:
