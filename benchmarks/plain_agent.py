@@ -36,8 +36,7 @@ app = faust.App(
     stream_wait_empty=False,
 )
 source = app.topic("market.book", key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
-bbo = app.topic(f"{os.environ['BENCH_APP_ID']}-bbo", key_type=bytes, value_type=bytes, key_serializer="raw",
-                value_serializer="raw", partitions=PARTITIONS)  # fmt: skip
+bbo = app.topic("derived.bbo", key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
 table = app.Table("tops", partitions=PARTITIONS)
 books: dict[str, OrderBook] = {}
 decode, encode_bbo = codec("BookEvent").decode, codec("Bbo").encode
