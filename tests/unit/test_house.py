@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-ROOMS = ("config", "schemas", "market", "bus", "collectors", "processors", "strategies", "execution", "simulator", "console", "cli")
+ROOMS = ("config", "schemas", "market", "bus", "collectors", "processors", "strategies", "execution", "simulator", "console", "deploy", "cli")
 FILES = sorted(file for room in ROOMS for file in (ROOT / room).rglob("*.py"))
 
 
