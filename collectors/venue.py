@@ -38,6 +38,7 @@ from collectors.sync_rules import (
     RangeChain,
     StreamBook,
     StreamChain,
+    StreamOrder,
     SyncRule,
     TextBook,
     TextChecksum,
@@ -48,8 +49,8 @@ __all__ = [
     "ALL_CHANNELS", "BOOK", "FUNDING", "LIQUIDATION", "MARK_PRICE", "OPEN_INTEREST", "TICKER", "TRADE", "Answer", "BookDelta",
     "BookSnapshot", "Event", "FundingEvent", "Level", "Limits", "LiquidationEvent", "Listing", "MalformedFrame",
     "MarkPriceEvent", "OpenInterestEvent", "Parser", "Poll", "PredecessorChain", "RangeChain", "Reply", "RestRequest",
-    "StreamBook", "StreamBroken", "StreamChain", "StreamOrder", "SyncRule", "TextBook", "TextChecksum", "TickerEvent", "TradeEvent",
-    "UnknownVenue", "Venue", "Verdict", "adapter", "adapter_ids",
+    "StreamBook", "StreamBroken", "StreamChain", "SyncRule", "TextBook", "TextChecksum", "TickerEvent",
+    "TradeEvent", "UnknownVenue", "Venue", "Verdict", "adapter", "adapter_ids",
 ]  # fmt: skip
 
 Parser = Callable[[bytes], Sequence[Event]]
