@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from collectors.cex.gate import Frame, GateVenue, decode_entries, ticker
-from collectors.cex.wire_json import BAD, plain
+from collectors.cex.wire_json import BAD, plain, text
 from collectors.cex.wire_values import Id, Millis, asset, number, numbers, signed, time_us
 from collectors.venue import (
     BOOK,
@@ -236,7 +236,7 @@ class GateFutures(GateVenue):
         for k in stats:
             if MARK_PRICE in self.channels and (k.mark_price or k.index_price):
                 events.append(MarkPriceEvent(k.contract, k.mark_price, k.index_price, ts_us))
-            if OPEN_INTEREST in self.channels and k.total_size != b'""':
+            if OPEN_INTEREST in self.channels and text(k.total_size):
                 events.append(OpenInterestEvent(k.contract, number(k.total_size), "CONTRACT", ts_us))
         return events
 
