@@ -15,6 +15,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from config.chains import ChainSettings
+
 Channel = Literal["book", "trade", "ticker", "funding", "mark_price", "open_interest", "liquidation"]
 
 
@@ -96,7 +98,12 @@ class ProcessorSettings(_Section):
     web_host: str = "127.0.0.1"
     web_port: int = Field(6066, ge=1, le=65535)
     data_dir: Path = Path(".venue-mirror/faust")
-    checkpoint_s: float = Field(1.0, gt=0)
+    checkpoint_s: float = Field(1.0, gt=0, description="seconds between two checkpoints of one book, and two commits")
+    checkpoint_share: float = Field(0.15, gt=0, le=1, description="share of the process that checkpoints may take")
+    session_timeout_s: float = Field(6.0, ge=1, description="after this a dead worker's partitions move")
+    lag_max_s: float = Field(
+        2.0, gt=0, description="a partition whose newest processed event is older, with more waiting, is LAGGING"
+    )
     bbo_every_event: bool = Field(
         False, description="a BBO record for every event, not only the newest of a batch (replay)"
     )
@@ -140,6 +147,7 @@ class Settings(BaseSettings):
     processor: ProcessorSettings = ProcessorSettings()  # pyright: ignore[reportCallIssue]
     console: ConsoleSettings = ConsoleSettings()  # pyright: ignore[reportCallIssue]
     venues: dict[str, VenueSettings] = Field(default_factory=dict)
+    chains: dict[str, ChainSettings] = Field(default_factory=dict)
 
     def venue(self, name: str) -> VenueSettings:
         """The venue's settings; a venue that the file does not name gets the defaults of the adapter of its name."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from typing import Any, cast
 
 import faust
+from faust.types import TP
 
 from bus.connection import password, require_broker, ssl_context
 from bus.errors import BusError
@@ -15,11 +17,13 @@ from bus.producer import Producer
 from config.settings import Settings
 from processors.batch_transport import BatchTransport
 from processors.books import Books
-from processors.checkpoints import Checkpoints
+from processors.checkpoints import ROUND_S, Checkpoints
 from processors.derived import Derived
 from processors.metrics import Counts, Gauges, ProcessorMetrics
 from processors.mirror_book import MirrorBook
 from processors.views import add_views
+from processors.watch import CHECK_S
+from schemas.codec import codec
 from schemas.topics import BOOK, STATUS
 
 log = logging.getLogger(__name__)
@@ -29,6 +33,8 @@ MAX_POLL_RECORDS = 4000
 """Records in one turn: about 50 ms of work, between which the views answer."""
 MAX_FETCH_BYTES = 16 * 1024 * 1024
 TABLE = "books"
+IDLE_S = 3.0
+"""A partition that gives nothing for this long, although its end is not reached, has nothing left to give."""
 
 
 class _App(faust.App):
@@ -50,25 +56,23 @@ class Processor:
         self.settings = settings
         self.url = f"http://{p.web_host}:{p.web_port}"
         self.ready = False
+        self._asked: dict[Any, tuple[int | None, float]] = {}
         self.counts = Counts()
         self.producer = Producer(settings)
         self.app = self._make_app(bootstrap)
-        self.table = self.app.Table(
-            TABLE, key_type=str, value_type=bytes, partitions=settings.kafka.market_partitions, use_partitioner=True,
-            changelog_topic=self.app.topic(
-                f"{p.app_id}-{TABLE}-changelog", key_type=str, value_type=bytes, key_serializer="raw",
-                value_serializer="raw", partitions=settings.kafka.market_partitions, compacting=True, internal=True,
-                replicas=settings.kafka.replication_factor, config={"max.message.bytes": MAX_FETCH_BYTES},
-            ),
-        )  # fmt: skip
+        self.table = self._make_table(TABLE)
         self.derived = Derived(self.producer, self.counts)
-        self.checkpoints = Checkpoints(p, self.app, self.table, self.counts)
-        self.books = Books(p, self.derived, self.counts, self.checkpoints.restore)
+        self.checkpoints = Checkpoints(p, self.app, Producer(settings), self.counts)
+        decode = codec("BookCheckpoint").decode
+        self.books = Books(p, self.derived, self.counts, lambda key: self.checkpoints.read(self.table, key, decode))
+        self.checkpoints.add(self.table, self.books)
         self.metrics = ProcessorMetrics(
             self.counts,
             Gauges(
                 books=self.states, lag=self.lag, failed_deliveries=lambda: self.producer.failed,
-                producer_queue=self.producer.__len__,
+                producer_queue=self.producer.__len__, delay_ms=self.books.watch.delays_ms,
+                lagging=lambda: sum(bool(self.books.watch.lagging(p)) for p in self.books.by_partition),
+                loop_lag_s=self.books.watch.take_worst,
                 partitions=lambda: len(self.books.by_partition),
             ),
         )  # fmt: skip
@@ -100,8 +104,8 @@ class Processor:
             producer_max_request_size=MAX_FETCH_BYTES,
             producer_compression_type="lz4",
             broker_max_poll_records=MAX_POLL_RECORDS,
-            broker_session_timeout=10.0,
-            broker_heartbeat_interval=2.0,
+            broker_session_timeout=p.session_timeout_s,
+            broker_heartbeat_interval=p.session_timeout_s / 5,
             stream_wait_empty=False,
             web_host=p.web_host,
             web_bind=p.web_host,
@@ -110,6 +114,24 @@ class Processor:
             worker_redirect_stdouts=False,
             autodiscover=False,
         )
+
+    def _make_table(self, name: str) -> Any:
+        """A table whose keys and values go to its changelog as they are.
+
+        Faust's own default writes keys as JSON: with quotes around them they would hash to another partition than the
+        instrument's records, and come back as other keys.
+        """
+        kafka = self.settings.kafka
+        table: Any = self.app.Table(
+            name, key_type=str, value_type=bytes, partitions=kafka.market_partitions, use_partitioner=True,
+            changelog_topic=self.app.topic(
+                f"{self.settings.processor.app_id}-{name}-changelog", key_type=str, value_type=bytes,
+                key_serializer="raw", value_serializer="raw", partitions=kafka.market_partitions, compacting=True,
+                internal=True, replicas=kafka.replication_factor, config={"max.message.bytes": MAX_FETCH_BYTES},
+            ),
+        )  # fmt: skip
+        table.key_serializer = table.value_serializer = "raw"
+        return table
 
     def _wire(self) -> None:
         app, books = self.app, self.books
@@ -134,56 +156,96 @@ class Processor:
         app.on_partitions_assigned.connect(cast(Any, self._on_assigned), weak=False)
         app.before_stop = self._before_stop
         self.table.on_recover(self._on_recovered)
-        app.timer(self.settings.processor.checkpoint_s / 2, on_leader=False)(self._on_timer)
+        app.timer(ROUND_S, on_leader=False)(self._on_timer)
         app.timer(0.05, on_leader=False)(self._on_poll)
+        app.timer(CHECK_S, on_leader=False)(self._on_check)
+        app.task(cast(Any, self._on_start))
         add_views(app, self.table, self)
 
     # Faust's callbacks.
+
+    async def _on_start(self) -> None:
+        await self.books.watch.measure_loop(lambda: bool(self.app.should_stop))
 
     async def _on_poll(self) -> None:
         self.producer.poll(0)
 
     async def _on_timer(self) -> None:
         if self.ready:
-            await self.checkpoints.write(self.books)
+            await self.checkpoints.round(self.books.positions)
+
+    async def _on_check(self) -> None:
+        """Whether the partitions lag; and whether one that recovers has nothing more to read."""
+        books, consumer = self.books, cast(Any, self.app.consumer)
+        if not self.ready:
+            return
+        books.watch.check(list(books.by_partition), consumer, books.positions)
+        for (topic, partition), end in list(books.catch_up.items()):
+            # Nothing may be left to read before ``end``: all of it committed, compacted away or expired.
+            tp = TP(topic, partition)
+            committed = consumer._committed_offset.get(tp) or 0
+            at = books.positions.get((topic, partition), 0)
+            if max(at, committed) < end:
+                at = await consumer.position(tp) or 0 if self._idle(tp) else 0
+            if max(at, committed) >= end:
+                books.positions.setdefault((topic, partition), max(at, committed))
+                books.reached(topic, partition, end)
+
+    def _idle(self, tp: Any) -> bool:
+        """Whether Kafka's last answer for this partition came well after the last batch that was processed."""
+        asked = self._asked.get(tp)
+        now = (self.books.positions.get((tp.topic, tp.partition)), time.monotonic())
+        if asked is None or asked[0] != now[0]:
+            self._asked[tp] = now
+            return False
+        return now[1] - asked[1] > IDLE_S
 
     async def _on_revoked(self, _: Any, revoked: Any, **__: Any) -> None:
         partitions = {tp.partition for tp in revoked if tp.topic in (BOOK.name, STATUS.name)}
-        self.ready = False
+        self.ready, self.books.suspended = False, True
         if partitions:
             # The flow is suspended: nothing is applied between this checkpoint and the next owner's first read.
-            await self.checkpoints.write(self.books, everything=True, partitions=partitions)
+            self.books.say_leaving(partitions)
+            await self.checkpoints.write_all(self.books.positions, partitions)
             self.producer.poll(0)
             self.books.drop(partitions)
 
     async def _on_assigned(self, _: Any, assigned: Any, **__: Any) -> None:
         self.counts.rebalances += 1
         self.checkpoints.forget()
-        self.ready = False
+        self.ready, self.books.suspended = False, True
 
     async def _on_recovered(self) -> None:
         """The table holds every checkpoint again: load the books, and note how far the log reaches now."""
         consumer: Any = self.app.consumer
+        books = self.books
         mine = [tp for tp in consumer.assignment() if tp.topic in (BOOK.name, STATUS.name)]
-        self.books.drop(set(self.books.by_partition) - {tp.partition for tp in mine})
+        held = {tp.partition for tp in mine}
+        books.drop(set(books.by_partition) - held)
+        self._asked.clear()
         if mine:
             ends = await consumer.highwaters(*mine)
             for tp in mine:
-                self.books.by_partition.setdefault(tp.partition, {})
-                self.books.catch_up[(tp.topic, tp.partition)] = ends.get(tp, 0)
-                if (position := consumer._committed_offset.get(tp)) is not None:
-                    self.books.positions.setdefault((tp.topic, tp.partition), position)
-        held = {tp.partition for tp in mine}
-        for key in list(self.table.keys()):
+                books.by_partition.setdefault(tp.partition, {})
+                if end := ends.get(tp, 0):
+                    books.catch_up[(tp.topic, tp.partition)] = end
+        for number, key in enumerate(list(self.table.keys())):
             partition = self.partition_of(key)
-            if partition in held:
-                self.books.get(key, partition)
+            if partition in held and books.get(key, partition) is None:
+                log.warning("the table's %s is no book", key)
+            if number % 50 == 49:
+                await asyncio.sleep(0)
+        books.suspended = False
+        books.watch.checked_s = time.monotonic()
+        for partition in held:
+            books.say_again(partition)
         self.ready = True
 
     async def _before_stop(self) -> None:
         if self.ready:
-            await self.checkpoints.write(self.books, everything=True)
-        self.ready = False
+            self.books.say_leaving(list(self.books.by_partition))
+            await self.checkpoints.write_all(self.books.positions)
+        self.ready, self.books.suspended = False, True
         await asyncio.to_thread(self.producer.flush, 10)
 
     # What the views ask.
@@ -217,8 +279,6 @@ class Processor:
         return out
 
     def _highwater(self, topic: str, partition: int) -> int:
-        from faust.types import TP
-
         try:
             return self.app.consumer.highwater(TP(topic, partition)) or 0
         except Exception:  # not assigned at this moment

@@ -6,31 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from config.settings import ProcessorSettings
+from processors.checkpoints import Marks, mark
 from processors.derived import Derived
 from processors.metrics import Counts
 from processors.mirror_book import InvalidEvent, MirrorBook, Outcome
+from processors.watch import Watch
 from schemas.codec import codec
 from schemas.errors import DecodeError
 from schemas.topics import BOOK, STATUS
 
 Position = tuple[str, int]
 """(topic, partition)"""
-Restore = Callable[[str, int], MirrorBook | None]
-"""``restore(key, partition)``: the book of the table's checkpoint, if it has one."""
-
-
-class Dirty:
-    """What a checkpoint of one book does not hold yet: the first offsets on market.book and market.status."""
-
-    __slots__ = ("book_offset", "levels", "status_offset", "written_at_s")
-
-    def __init__(self) -> None:
-        self.book_offset: int | None = None
-        self.status_offset: int | None = None
-        self.written_at_s = 0.0
-
-    def __bool__(self) -> bool:
-        return self.book_offset is not None or self.status_offset is not None
+Restore = Callable[[str], dict[str, Any] | None]
+"""``restore(key)``: the BookCheckpoint of the table, if it has one."""
+TOPICS = (BOOK.name, STATUS.name)
 
 
 class Books:
@@ -42,11 +31,19 @@ class Books:
         self._counts = counts
         self._restore = restore
         self.by_partition: dict[int, dict[str, MirrorBook]] = {}
-        self.dirty: dict[int, dict[str, Dirty]] = {}
+        self.by_key: dict[bytes, MirrorBook] = {}
+        """The same books by the record's key as it stands in Kafka."""
+        self.dirty: Marks = {}
         self.positions: dict[Position, int] = {}
         """The next offset to process, by topic and partition."""
         self.catch_up: dict[Position, int] = {}
         """Offsets that have to be reached before the books of a new assignment are what the log says."""
+        self.suspended = False
+        """A rebalance is under way: nothing is read, and another process may be the owner already."""
+        self.watch = Watch(settings.lag_max_s, self._on_lag)
+        self.on_touched: Callable[[MirrorBook, int], None] = _nobody
+        """Called for each book that a batch changed, once a batch: must be quick."""
+        self._encode = codec("BookCheckpoint").encode
         self._decode_event = codec("BookEvent").decode
         self._decode_status = codec("BookStatus").decode
 
@@ -54,9 +51,14 @@ class Books:
         """The book of this key, from memory or from the table."""
         books = self.by_partition.setdefault(partition, {})
         book = books.get(key)
-        if book is None and (book := self._restore(key, partition)) is not None:
-            books[key] = book
+        if book is None and (record := self._restore(key)) is not None:
+            book = self._add(partition, MirrorBook.restored(record))
             self._counts.restored += 1
+        return book
+
+    def _add(self, partition: int, book: MirrorBook) -> MirrorBook:
+        self.by_partition.setdefault(partition, {})[book.key] = book
+        self.by_key[book.key.encode()] = book
         return book
 
     def all(self) -> Iterable[tuple[int, MirrorBook]]:
@@ -67,61 +69,107 @@ class Books:
 
     def drop(self, partitions: Iterable[int]) -> None:
         """Forget partitions that another process takes over (after their checkpoint)."""
+        partitions = list(partitions)
         for partition in partitions:
             for key in self.by_partition.pop(partition, {}):
+                self.by_key.pop(key.encode(), None)
                 self._derived.forget(key)
             self.dirty.pop(partition, None)
-            for topic in (BOOK.name, STATUS.name):
+            for topic in TOPICS:
                 self.positions.pop((topic, partition), None)
                 self.catch_up.pop((topic, partition), None)
+        self.watch.forget(partitions)
 
     def recovering(self, partition: int) -> bool:
         """Whether this partition is still being read up to where the log ended when it was assigned."""
-        for topic in (BOOK.name, STATUS.name):
-            position = (topic, partition)
-            end = self.catch_up.get(position)
-            if end is None:
-                continue
-            if self.positions.get(position, 0) < end:
-                return True
-            del self.catch_up[position]
-        return False
+        if self.suspended:
+            return True
+        if not self.catch_up:
+            return False
+        return any((topic, partition) in self.catch_up for topic in TOPICS)
+
+    def reached(self, topic: str, partition: int, offset: int) -> None:
+        """Everything of the topic before this offset is processed; ends the recovery of a partition that got there."""
+        end = self.catch_up.get((topic, partition))
+        if end is None or offset < end:
+            return
+        del self.catch_up[(topic, partition)]
+        if not self.recovering(partition):
+            self.say_again(partition)
 
     def state(self, book: MirrorBook, partition: int) -> str:
-        """The state to show: RECOVERING until the partition has caught up."""
-        return "RECOVERING" if self.recovering(partition) else book.state
+        """The state to show: RECOVERING until the partition has caught up, LAGGING when it fell behind."""
+        if self.recovering(partition):
+            return "RECOVERING"
+        state = book.state
+        return "LAGGING" if state == "LIVE" and self.watch.lagging(partition) else state
+
+    def reason(self, book: MirrorBook, partition: int) -> str:
+        """Why the book is shown in this state."""
+        if self.suspended:
+            return "the partitions are being handed out anew"
+        if self.recovering(partition):
+            return "this worker reads on from its checkpoint"
+        if book.state == "LIVE":
+            return self.watch.lagging(partition)
+        return book.reason
+
+    def say_again(self, partition: int) -> None:
+        """Write the best bid and offer of each book whose state is another one now than was last said."""
+        for book in self.by_partition.get(partition, {}).values():
+            self._derived.bbo(book, partition, self.state(book, partition))
+            self.on_touched(book, partition)
+
+    def say_leaving(self, partitions: Iterable[int]) -> None:
+        """Tell the readers of derived.bbo that nobody keeps these books for the moment."""
+        for partition in partitions:
+            for book in self.by_partition.get(partition, {}).values():
+                self._derived.bbo(book, partition, "RECOVERING")
+
+    def _on_lag(self, partition: int) -> None:
+        if not self.recovering(partition):
+            self.say_again(partition)
+
+    # For Checkpoints.
+
+    def encoded(self, key: str, partition: int) -> bytes | None:
+        """The BookCheckpoint of this key."""
+        book = self.by_partition.get(partition, {}).get(key)
+        return None if book is None else self._encode(book.checkpoint())
+
+    def weight(self, key: str, partition: int) -> int:
+        """Levels of the book."""
+        book = self.by_partition.get(partition, {}).get(key)
+        return 0 if book is None else len(book.book.bids) + len(book.book.asks)
 
     # The hot path.
 
     def on_book_batch(self, tp: Any, records: Sequence[Any]) -> None:
         """A batch of market.book. Never raises for what is in a record."""
-        counts, partition = self._counts, tp.partition
-        books = self.by_partition.setdefault(partition, {})
+        counts, partition, topic = self._counts, tp.partition, BOOK.name
+        by_key = self.by_key
         dirty = self.dirty.setdefault(partition, {})
         every, proofs = self._settings.bbo_every_event, self._settings.proofs
         decode, derived = self._decode_event, self._derived
         touched: dict[str, MirrorBook] = {}
+        applied = 0
         counts.batches += 1
         for record in records:
             offset, value = record.offset, record.value
             try:
                 event = decode(value)
-                key = f"{event['venue']}|{event['symbol']}"
-                book = books.get(key)
+                book = by_key.get(record.key)
                 if book is None:
-                    if key.encode() != record.key:
-                        raise InvalidEvent(f"the key is {record.key!r}, the record is of {key}")
-                    book = self.get(key, partition) or books.setdefault(
-                        key, MirrorBook(event["venue"], event["symbol"])
-                    )
-                elif key.encode() != record.key:
-                    raise InvalidEvent(f"the key is {record.key!r}, the record is of {key}")
+                    book = self._first_event(event, record.key, partition)
+                elif event["symbol"] != book.symbol or event["venue"] != book.venue:
+                    raise InvalidEvent(f"the key is {record.key!r}, the record is of {event['venue']}|{event['symbol']}")
                 outcome = book.apply(event, offset)
             except (DecodeError, InvalidEvent, TypeError) as error:
-                derived.dead_letter(tp.topic, partition, offset, value, f"{type(error).__name__}: {error}")
+                derived.dead_letter(topic, partition, offset, value, f"{type(error).__name__}: {error}")
                 continue
+            key = book.key
             if outcome is Outcome.APPLIED:
-                counts.events += 1
+                applied += 1
                 bids, asks = book.book.bids.order, book.book.asks.order
                 if bids and asks and bids[-1] >= -asks[-1]:
                     counts.crossed += 1
@@ -136,28 +184,45 @@ class Books:
             elif outcome is Outcome.KEYFRAME_BAD:
                 counts.keyframes_bad += 1
                 derived.dead_letter(
-                    tp.topic, partition, offset, value, f"key frame {book.epoch}/{book.index} holds another book"
+                    topic, partition, offset, value, f"key frame {book.epoch}/{book.index} holds another book"
                 )
             elif outcome is Outcome.GAP:
                 counts.gaps += 1
             else:
                 counts.unsynced += 1
-            mark = dirty.get(key)
-            if mark is None:
-                mark = dirty[key] = Dirty()
-            if mark.book_offset is None:
-                mark.book_offset = offset
+            found = dirty.get(key)
+            if found is None or topic not in found.first:
+                mark(dirty, key, topic, offset)
             if event["kind"] == "KEYFRAME":
                 if proofs and outcome is not Outcome.UNSYNCED:
                     derived.proof(book, outcome is not Outcome.KEYFRAME_BAD)
             elif every:
-                derived.bbo(book, partition, always=True)
+                derived.bbo(book, partition, book.state, always=True)
                 continue
             touched[key] = book
-        self.positions[(tp.topic, partition)] = records[-1].offset + 1
-        if not self.recovering(partition):
-            for book in touched.values():
-                derived.bbo(book, partition)
+        counts.events += applied
+        self._took(topic, partition, records[-1], touched)
+
+    def _first_event(self, event: dict[str, Any], key: bytes | None, partition: int) -> MirrorBook:
+        own = f"{event['venue']}|{event['symbol']}"
+        if own.encode() != key:
+            raise InvalidEvent(f"the key is {key!r}, the record is of {own}")
+        return self.get(own, partition) or self._add(partition, MirrorBook(event["venue"], event["symbol"]))
+
+    def _took(self, topic: str, partition: int, last: Any, touched: dict[str, MirrorBook]) -> None:
+        self.positions[(topic, partition)] = last.offset + 1
+        if topic == BOOK.name:
+            self.watch.batch(partition, last.timestamp)
+        if self.catch_up:
+            self.reached(topic, partition, last.offset + 1)
+        if self.recovering(partition):
+            return
+        bbo, on_touched = self._derived.bbo, self.on_touched
+        lags = bool(self.watch.lagging(partition))
+        for book in touched.values():
+            state = book.state
+            bbo(book, partition, "LAGGING" if lags and state == "LIVE" else state)
+            on_touched(book, partition)
 
     def on_status_batch(self, tp: Any, records: Sequence[Any]) -> None:
         """A batch of market.status. Never raises for what is in a record."""
@@ -179,18 +244,14 @@ class Books:
                 continue
             book = self.get(key, partition)
             if book is None:
-                book = MirrorBook(status["venue"], status["symbol"])
-                self.by_partition[partition][key] = book
+                book = self._add(partition, MirrorBook(status["venue"], status["symbol"]))
             if not book.take_status(status):
                 continue
             self._counts.statuses += 1
-            mark = dirty.get(key)
-            if mark is None:
-                mark = dirty[key] = Dirty()
-            if mark.status_offset is None:
-                mark.status_offset = record.offset
+            mark(dirty, key, STATUS.name, record.offset)
             touched[key] = book
-        self.positions[(tp.topic, partition)] = records[-1].offset + 1
-        if not self.recovering(partition):
-            for book in touched.values():
-                self._derived.bbo(book, partition)
+        self._took(STATUS.name, partition, records[-1], touched)
+
+
+def _nobody(book: MirrorBook, partition: int) -> None:
+    """Nothing is derived but the best bid and offer."""

@@ -29,11 +29,10 @@ class Derived:
         self._encode_dead_letter = codec("DeadLetter").encode
         self._last: dict[str, tuple[Any, ...]] = {}
 
-    def bbo(self, book: MirrorBook, partition: int, *, always: bool = False) -> None:
+    def bbo(self, book: MirrorBook, partition: int, state: str, *, always: bool = False) -> None:
         """Write the best bid and offer when it, or the state, changed since the last time (or ``always``)."""
         own = book.book
         bid, ask = own.bids.best() or (0, 0), own.asks.best() or (0, 0)
-        state = book.state
         now = (state, book.epoch, bid, ask, own.price_exp, own.size_exp)
         if not always and self._last.get(book.key) == now:
             return

@@ -35,6 +35,7 @@ class Counts:
     bbo: int = _counter("Records written to derived.bbo")
     dropped: int = _counter("Derived records not written because Kafka was behind")
     checkpoints: int = _counter("Books written to the table")
+    checkpoint_bytes: int = _counter("Bytes of checkpoints written to the tables")
     commits: int = _counter("Commits of offsets that checkpoints cover")
     restored: int = _counter("Books read back from the table")
     rebalances: int = _counter("Assignments of partitions")
@@ -47,6 +48,10 @@ class Gauges:
     books: Callable[[], Mapping[str, int]] = dict
     lag: Callable[[], Mapping[str, int]] = dict
     """Records not yet processed, by partition of market.book."""
+    delay_ms: Callable[[], Mapping[str, int]] = dict
+    """Age of the newest processed record, by partition of market.book."""
+    lagging: Callable[[], int] = int
+    loop_lag_s: Callable[[], float] = float
     failed_deliveries: Callable[[], int] = int
     producer_queue: Callable[[], int] = int
     partitions: Callable[[], int] = int
@@ -74,10 +79,16 @@ class ProcessorMetrics:
         for partition, number in self.gauges.lag().items():
             lag.add_metric([partition], number)
         yield lag
+        delay = GaugeMetricFamily("processor_delay_ms", "Age of the newest processed record", labels=["partition"])
+        for partition, number in self.gauges.delay_ms().items():
+            delay.add_metric([partition], number)
+        yield delay
         for name, text, read in (
             ("failed_deliveries", "Derived records that Kafka did not take", self.gauges.failed_deliveries),
             ("producer_queue", "Derived records waiting for Kafka", self.gauges.producer_queue),
             ("partitions", "Partitions of market.book that this process holds", self.gauges.partitions),
+            ("lagging_partitions", "Partitions whose books are LAGGING", self.gauges.lagging),
+            ("loop_lag_seconds", "Worst delay of the event loop since the last scrape", self.gauges.loop_lag_s),
         ):
             yield GaugeMetricFamily(f"processor_{name}", text, value=read())
 

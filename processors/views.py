@@ -22,29 +22,29 @@ if TYPE_CHECKING:
     from processors.app import Processor
 
 
-def book_view(book: MirrorBook, state: str, depth: int | None) -> dict[str, Any]:
+def book_view(book: MirrorBook, state: str, reason: str, depth: int | None) -> dict[str, Any]:
     """One book as JSON: decimal texts, best first."""
     bids, asks = book.book.level_texts(depth)
-    return {**_head(book, state), "bids": bids, "asks": asks}
+    return {**_head(book, state, reason), "bids": bids, "asks": asks}
 
 
-def summary_view(book: MirrorBook, state: str) -> dict[str, Any]:
+def summary_view(book: MirrorBook, state: str, reason: str) -> dict[str, Any]:
     """One line of the list of books."""
     pe, se = book.book.price_exp, book.book.size_exp
     best = {
         side: None if level is None else [format_decimal(level[0], pe), format_decimal(level[1], se)]
         for side, level in (("bid", book.book.bids.best()), ("ask", book.book.asks.best()))
     }
-    return {**_head(book, state), **best, "levels": len(book.book.bids) + len(book.book.asks)}
+    return {**_head(book, state, reason), **best, "levels": len(book.book.bids) + len(book.book.asks)}
 
 
-def _head(book: MirrorBook, state: str) -> dict[str, Any]:
+def _head(book: MirrorBook, state: str, reason: str) -> dict[str, Any]:
     received = book.ts_received_ns
     return {
         "venue": book.venue,
         "symbol": book.symbol,
         "state": state,
-        "reason": book.reason if state == book.state else "this worker reads on from its checkpoint",
+        "reason": reason,
         "epoch": book.epoch,
         "index": book.index,
         "venue_seq": book.venue_seq,
@@ -61,7 +61,7 @@ def add_views(app: Any, table: Any, processor: Processor) -> None:
     async def books(view: Any, request: Any) -> Any:
         venue = request.query.get("venue")
         found = [
-            summary_view(book, processor.books.state(book, partition))
+            summary_view(book, processor.books.state(book, partition), processor.books.reason(book, partition))
             for partition, book in processor.books.all()
             if venue is None or book.venue == venue
         ]
@@ -88,10 +88,14 @@ def add_views(app: Any, table: Any, processor: Processor) -> None:
             return view.json({"error": text}, status=503)
         found = processor.find(key)
         if found is None:
+            if not processor.ready or processor.books.recovering(processor.partition_of(key)):
+                return view.json({"error": "this worker reads on from its checkpoint; ask again"}, status=503)
             text = f"no book of {venue} {symbol}; /books lists those of each worker"
             return view.json({"error": text}, status=404)
         partition, mirrored = found
-        return view.json(book_view(mirrored, processor.books.state(mirrored, partition), depth))
+        return view.json(book_view(
+                mirrored, processor.books.state(mirrored, partition), processor.books.reason(mirrored, partition), depth
+            ))
 
     @app.page("/healthz")
     async def healthz(view: Any, _: Any) -> Any:
