@@ -109,7 +109,8 @@ class StreamChain(SyncRule):
 class StreamBook(SyncRule):
     """The book begins in the stream, and nothing numbers what follows: changes as they come, or whole books.
 
-    Source: Gemini Market Data v2, "Level 2 data"; HTX, "Market Depth".
+    Where the connection itself counts its frames, a hole is the parser's to find: it says StreamBroken.
+    Source: Gemini Market Data v2, "Level 2 data"; HTX, "Market Depth"; Coinbase Advanced Trade, "sequence_num".
     """
 
     snapshot_from = "stream"
@@ -174,13 +175,3 @@ class TextChecksum(StreamChain):
 
     def reset(self) -> None:
         self._texts.clear()
-
-
-class StreamOrder(SyncRule):
-    """The snapshot comes in the stream and books have no chain of their own: the connection counts its frames.
-
-    A hole in that count is the parser's to find; it says StreamBroken, and every book of the connection starts anew.
-    Source: Coinbase Advanced Trade, "sequence_num"; Bitfinex v2, flag SEQ_ALL.
-    """
-
-    snapshot_from = "stream"
