@@ -38,7 +38,6 @@ from collectors.sync_rules import (
     RangeChain,
     StreamBook,
     StreamChain,
-    StreamOrder,
     SyncRule,
     TextBook,
     TextChecksum,
