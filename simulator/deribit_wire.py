@@ -180,13 +180,15 @@ class DeribitWire(Wire):
             if kind == "book" and one is not None:
                 bids, asks = best(one, 10**6)
                 client.put(self._book(channel, one, "snapshot", (bids, asks), one.last_u, None, one.truth.ts_us))
-            elif kind in ("ticker", "perpetual") and one is not None:
+            elif kind in ("ticker", "perpetual", "quote") and one is not None:
                 client.put(_push(channel, _slow(kind, one, self.venue.now_us())))
         self.stream.changed()
 
     def _parts(self, channel: str) -> tuple[str, SyntheticInstrument | None] | None:
         """(kind, instrument) of a channel that exists."""
         kind, _, rest = channel.partition(".")
+        if kind == "quote":
+            return None if (one := self.listed(rest)) is None else (kind, one)
         native, _, interval = rest.rpartition(".")
         one = self.listed(native)
         if kind in ("book", "trades", "ticker", "perpetual") and one is not None and interval in INTERVALS:
@@ -219,11 +221,15 @@ class DeribitWire(Wire):
             if change.trade is not None and self.stream.wanted(channel):
                 self.stream.send(channel, _push(channel, f"[{_trade(change, *change.trade)}]"))
             if self.venue.events % TICKERS_EVERY:
-                continue
+                continue  # these change slowly
             for kind in ("ticker", "perpetual"):
                 channel = f"{kind}.{one.native}.{interval}"
                 if self.stream.wanted(channel):
                     self.stream.send(channel, _push(channel, _slow(kind, one, change.ts_us)))
+
+        channel = f"quote.{one.native}"
+        if self.stream.wanted(channel):
+            self.stream.send(channel, _push(channel, _slow("quote", one, change.ts_us)))
 
     def bad_frames(self, native: str) -> tuple[bytes, bytes]:
         def frame(name: str, change_id: str) -> bytes:
@@ -272,9 +278,15 @@ def _trade(change: Change, price: int, size: int, buyer_is_maker: bool) -> str:
 
 
 def _slow(kind: str, one: SyntheticInstrument, ts_us: int) -> str:
-    """A ticker, or what the channel ``perpetual`` says."""
+    """A ticker, or what the channels ``perpetual`` and ``quote`` say."""
     pd, sd, flow = one.price_decimals, one.size_decimals, one.flow
     bid, ask = json_number(flow.best_bid, pd), json_number(flow.best_ask, pd)
+    touch = (
+        f'"best_bid_price":{bid},"best_bid_amount":{json_number(flow.bids[flow.best_bid], sd)},"best_ask_price":{ask},'
+        f'"best_ask_amount":{json_number(flow.asks[flow.best_ask], sd)}'
+    )
+    if kind == "quote":
+        return f'{{"timestamp":{ts_us // 1000},"instrument_name":"{one.native}",{touch}}}'
     if kind == "perpetual":
         return f'{{"timestamp":{ts_us // 1000},"interest":0.00000842,"index_price":{bid}}}'
     funding = "" if one.name.kind == "spot" else '"funding_8h":0.00001234,"current_funding":0.00000842,'
@@ -283,14 +295,14 @@ def _slow(kind: str, one: SyntheticInstrument, ts_us: int) -> str:
         f'"stats":{{"volume":100.5,"price_change":0.1,"low":{bid},"high":{ask}}},"settlement_price":{bid},'
         f'"open_interest":{json_number(1_000_000 + one.trade_id, sd)},"min_price":0.01,"max_price":1000000.0,'
         f'"mark_price":{bid},"last_price":{bid},"index_price":{bid},"estimated_delivery_price":{bid},'
-        f'"best_bid_price":{bid},"best_bid_amount":{json_number(flow.bids[flow.best_bid], sd)},"best_ask_price":{ask},'
-        f'"best_ask_amount":{json_number(flow.asks[flow.best_ask], sd)}}}'
+        f"{touch}}}"
     )
 
 
 def _entry(one: SyntheticInstrument) -> str:
     tick, lot = json_number(1, one.price_decimals), json_number(1, one.size_decimals)
     kind, inverse = _kind(one), one.name.kind == "inverse"
+    active = "true" if one.status == DeribitWire.trading else "false"
     settle = one.base if inverse else one.quote
     more = "" if kind == "spot" else (
         f'"future_type":"{"reversed" if inverse else "linear"}","settlement_period":"perpetual",'
@@ -300,7 +312,7 @@ def _entry(one: SyntheticInstrument) -> str:
         f'{{"instrument_name":"{one.native}","kind":"{kind}","base_currency":"{one.base}","quote_currency":"{one.quote}",'
         f'"counter_currency":"{one.quote}","price_index":"{one.base.lower()}_{one.quote.lower()}","tick_size":{tick},'
         f'"tick_size_steps":[],"min_trade_amount":{lot},"contract_size":{lot},{more}"taker_commission":0.0005,'
-        f'"maker_commission":0.0,"is_active":true,"state":"{one.status}","rfq":false,"instrument_id":{one.number + 1},'
+        f'"maker_commission":0.0,"is_active":{active},"state":"{one.status}","rfq":false,"instrument_id":{one.number + 1},'
         f'"instrument_type":"{"reversed" if inverse else "linear"}","creation_timestamp":1534242287000,'
         f'"block_trade_commission":0.0003}}'
     )

@@ -13,7 +13,7 @@ from simulator.faults import ControlError
 from simulator.instrument import Name, SyntheticInstrument, decimal_text
 from simulator.order_flow import Changes
 from simulator.stream_server import Client
-from simulator.wire import Change, Wire, answer, bases, best, checked_base, compact, iso_us, json_number
+from simulator.wire import Change, Wire, answer, bases, best, checked_base, compact, iso_us
 
 DEPTHS = (10, 25, 100, 500, 1000)
 CHECKED = 10
@@ -183,8 +183,7 @@ class KrakenWire(Wire):
         return f'{{"channel":"instrument","type":"snapshot","data":{{"assets":[],"pairs":[{pairs}]}}}}'.encode()
 
     def _book(self, one: SyntheticInstrument, kind: str, bids: Changes, asks: Changes, ts_us: int) -> bytes:
-        # The checksum is taken over all digits of the pair's precision; the numbers come without the zeros at their end.
-        value = _checksum(one)
+        value = checksum(*best(one, CHECKED))
         if kind == "update" and self.venue.faults.spoil_checksum(one.native, one.last_u):
             value ^= 1
         return (
@@ -203,8 +202,8 @@ class KrakenWire(Wire):
             price, size, buyer_is_maker = change.trade
             frame = (
                 f'{{"channel":"trade","type":"update","data":[{{"symbol":"{one.native}",'
-                f'"side":"{"sell" if buyer_is_maker else "buy"}","price":{json_number(price, one.price_decimals)},'
-                f'"qty":{json_number(size, one.size_decimals)},"ord_type":"limit","trade_id":{one.trade_id},'
+                f'"side":"{"sell" if buyer_is_maker else "buy"}","price":{one.price(price)},'
+                f'"qty":{one.size(size)},"ord_type":"limit","trade_id":{one.trade_id},'
                 f'"timestamp":"{iso_us(change.ts_us)}"}}]}}'
             )
             self.stream.send(f"trade:{one.native}", frame.encode())
@@ -219,23 +218,23 @@ class KrakenWire(Wire):
         return frame(native, '"not a number"'), frame("NOBODY/USD", "1")
 
 
-def _checksum(one: SyntheticInstrument) -> int:
-    bids, asks = best(one, CHECKED)
+def checksum(bids: Changes, asks: Changes) -> int:
+    """Of the best ten levels a side in ticks and lots: such a number, written, has neither point nor leading zeros."""
     return crc32("".join(f"{p}{s}" for p, s in (*asks, *bids)).encode())
 
 
 def _levels(one: SyntheticInstrument, levels: Sequence[tuple[int, int]]) -> str:
-    pd, sd = one.price_decimals, one.size_decimals
-    return ",".join(f'{{"price":{json_number(p, pd)},"qty":{json_number(s, sd)}}}' for p, s in levels)
+    # "pushed onto the wire containing full precision": zeros at the end too, as the checksum needs them.
+    return ",".join(f'{{"price":{one.price(p)},"qty":{one.size(s)}}}' for p, s in levels)
 
 
 def _ticker(one: SyntheticInstrument, ts_us: int) -> bytes:
-    flow, pd, sd = one.flow, one.price_decimals, one.size_decimals
-    bid, ask = json_number(flow.best_bid, pd), json_number(flow.best_ask, pd)
+    flow = one.flow
+    bid, ask = one.price(flow.best_bid), one.price(flow.best_ask)
     return (
         f'{{"channel":"ticker","type":"update","data":[{{"symbol":"{one.native}","bid":{bid},'
-        f'"bid_qty":{json_number(flow.bids[flow.best_bid], sd)},"ask":{ask},'
-        f'"ask_qty":{json_number(flow.asks[flow.best_ask], sd)},"last":{bid},"volume":1000.5,"vwap":{bid},"low":{bid},'
+        f'"bid_qty":{one.size(flow.bids[flow.best_bid])},"ask":{ask},'
+        f'"ask_qty":{one.size(flow.asks[flow.best_ask])},"last":{bid},"volume":1000.5,"vwap":{bid},"low":{bid},'
         f'"high":{ask},"change":0.0,"change_pct":0.0,"timestamp":"{iso_us(ts_us)}"}}]}}'
     ).encode()
 

@@ -156,12 +156,7 @@ class OkxWire(Wire):
 
     def _checksum(self, one: SyntheticInstrument, seq: int) -> int:
         bids, asks = best(one, CHECKED)
-        parts: list[str] = []
-        for i in range(max(len(bids), len(asks))):
-            for side in (bids, asks):
-                if i < len(side):
-                    parts += [one.price(side[i][0]), one.size(side[i][1])]
-        value = signed_crc32(":".join(parts))
+        value = checksum(one.texts(bids), one.texts(asks))
         return value ^ 1 if self.venue.faults.spoil_checksum(one.native, seq) else value
 
     def publish(self, change: Change) -> None:
@@ -178,6 +173,8 @@ class OkxWire(Wire):
                 "side": "sell" if buyer_is_maker else "buy", "ts": str(change.ts_us // 1000), "count": "1",
             }  # fmt: skip
             self.stream.send(f"trades:{one.native}", _push("trades", one, trade))
+        if self.stream.wanted(f"bbo-tbt:{one.native}"):
+            self.stream.send(f"bbo-tbt:{one.native}", _push("bbo-tbt", one, _bbo(one, change)))
         if self.stream.wanted(f"tickers:{one.native}"):
             self.stream.send(f"tickers:{one.native}", _push("tickers", one, _ticker(one, change.ts_us)))
         if one.name.kind != "spot" and self.venue.events % TICKERS_EVERY == 0:
@@ -191,6 +188,16 @@ class OkxWire(Wire):
             return compact({"arg": {"channel": "books", "instId": name}, "action": "update", "data": [book]})
 
         return frame(native, "not a number"), frame("NOBODY-USDT", 2)
+
+
+def checksum(bids: Sequence[Sequence[str]], asks: Sequence[Sequence[str]]) -> int:
+    """Of the best 25 levels a side: bid price:size:ask price:size:…; when one side runs out the other goes on alone."""
+    parts: list[str] = []
+    for i in range(max(len(bids), len(asks))):
+        for side in (bids, asks):
+            if i < len(side):
+                parts += side[i][:2]
+    return signed_crc32(":".join(parts))
 
 
 def _type_of(one: SyntheticInstrument) -> str:
@@ -218,6 +225,11 @@ def _entry(one: SyntheticInstrument) -> dict[str, Any]:
         "listTime": "1548133413000", "expTime": "", "lever": "10", "optType": "", "stk": "", "alias": "",
         "state": one.status, "category": "1",
     }  # fmt: skip
+
+
+def _bbo(one: SyntheticInstrument, change: Change) -> dict[str, Any]:
+    bids, asks = best(one, 1)
+    return {"asks": _levels(one, asks), "bids": _levels(one, bids), "ts": str(change.ts_us // 1000), "seqId": change.seq}
 
 
 def _ticker(one: SyntheticInstrument, ts_us: int) -> dict[str, str]:
