@@ -185,13 +185,14 @@ def console(
 
 
 @app.command()
-def venues() -> None:
-    """List the venues that have an adapter, and their public endpoints."""
-    from collectors.venue import adapter, adapter_ids
+def venues(
+    markdown: Annotated[bool, typer.Option("--markdown", help="As the table of ADDING_A_VENUE.md.")] = False,
+    endpoints: Annotated[bool, typer.Option("--endpoints", help="With the public endpoints.")] = False,
+) -> None:
+    """List the venues that can be collected: their channels, and what proves a book."""
+    from cli.venues import show
 
-    for name in adapter_ids():
-        kind = adapter(name)
-        print(f"{name:16} {kind.rest_url:34} {kind.ws_url}")
+    show(markdown=markdown, endpoints=endpoints)
 
 
 @app.command()

@@ -10,6 +10,7 @@ Promise of every parsing method: MalformedFrame is the only error it raises, wha
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
@@ -51,6 +52,8 @@ __all__ = [
     "StreamBook", "StreamBroken", "StreamChain", "SyncRule", "TextBook", "TextChecksum", "TickerEvent",
     "TradeEvent", "UnknownVenue", "Venue", "Verdict", "adapter", "adapter_ids",
 ]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 Parser = Callable[[bytes], Sequence[Event]]
 
@@ -218,7 +221,12 @@ def _registry() -> dict[str, type[Venue]]:
     found: dict[str, type[Venue]] = {}
     package = importlib.import_module("collectors.cex")
     for module in pkgutil.iter_modules(package.__path__):
-        for value in vars(importlib.import_module(f"collectors.cex.{module.name}")).values():
+        try:
+            values = vars(importlib.import_module(f"collectors.cex.{module.name}")).values()
+        except Exception as error:  # one venue's mistake must not stop the others; the conformance suite finds it
+            log.error("collectors/cex/%s.py cannot be loaded: %s: %s", module.name, type(error).__name__, error)
+            continue
+        for value in values:
             if isinstance(value, type) and issubclass(value, Venue) and "id" in vars(value):
                 found[value.id] = value
     return dict(sorted(found.items()))

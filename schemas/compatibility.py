@@ -13,7 +13,7 @@ from typing import Any
 
 from fastavro.schema import to_parsing_canonical_form
 
-from schemas.codec import RECORD_NAMES, schema_text
+from schemas.codec import RECORD_NAMES, fingerprint_id, schema_text
 from schemas.errors import CompatibilityError
 
 HISTORY = Path(__file__).parent / "history"
@@ -65,6 +65,7 @@ def check(name: str, schema: Any, versions: list[Any]) -> None:
 def main(argv: list[str]) -> int:
     """Check every record; ``--accept`` appends changed schemas to the history after they passed."""
     failed = False
+    ids: dict[int, str] = {}
     for name in RECORD_NAMES:
         schema, file = json.loads(schema_text(name)), HISTORY / f"{name}.json"
         versions: list[Any] = json.loads(file.read_text("utf-8")) if file.exists() else []
@@ -74,6 +75,10 @@ def main(argv: list[str]) -> int:
             print(f"BREAKING {name}: {error}")
             failed = True
             continue
+        for version in [*versions, schema]:
+            if ids.setdefault(fingerprint_id(version), name) != name:
+                print(f"{name} has the schema id of {ids[fingerprint_id(version)]}: change a field's name")
+                failed = True
         form = to_parsing_canonical_form(schema)
         if any(to_parsing_canonical_form(v) == form for v in versions):
             continue

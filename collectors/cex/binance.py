@@ -1,7 +1,11 @@
 """What Binance's three markets share: the combined stream, its frames, and the form of exchange info and depth.
 
-Source: Binance Spot API "WebSocket Streams", USD-M and COIN-M Futures "Websocket Market Streams". A market is a
-subclass (binance_spot, binance_usdm, binance_coinm) that says its paths, limits and how it describes an instrument.
+A market is a subclass (binance_spot, binance_usdm, binance_coinm) that says its paths, limits and how it describes an
+instrument.
+
+Source: Binance Spot API "WebSocket Streams", USD-M and COIN-M Futures "Websocket Market Streams".
+Proof: ids U..u (spot) or the predecessor's pu (futures) chain every event onto the REST book; the venue's own best bid
+and offer agrees at every event (capture).
 """
 
 from __future__ import annotations

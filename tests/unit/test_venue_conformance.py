@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cli.venues import markdown_table, proof_of
 from collectors.errors import MalformedFrame, UnknownVenue
 from collectors.events import BookDelta, BookSnapshot, Event, TickerEvent, TradeEvent
 from collectors.venue import ALL_CHANNELS, RestRequest, Venue, adapter, adapter_ids
@@ -154,9 +155,20 @@ def test_a_venues_file_does_no_io_and_knows_only_the_interface(file: Path) -> No
             assert any(module == a or module.startswith(f"{a}.") for a in ALLOWED_IMPORTS), f"{file.name} imports {module}"
 
 
+@pytest.mark.parametrize("file", sorted(CEX.glob("[a-z]*.py")), ids=lambda file: file.stem)
+def test_a_venues_file_can_be_loaded(file: Path) -> None:
+    importlib.import_module(f"collectors.cex.{file.stem}")
+
+
+def test_the_table_of_venues_is_what_the_adapters_say() -> None:
+    page = (CEX.parent.parent / "ADDING_A_VENUE.md").read_text("utf-8")
+    assert markdown_table() in page, "put the output of `venue-mirror venues --markdown` into ADDING_A_VENUE.md"
+
+
 @pytest.mark.parametrize("name", adapter_ids())
 def test_every_adapter_says_where_its_rules_come_from(name: str) -> None:
     kind = adapter(name)
     assert inspect.getdoc(kind)
     module = importlib.import_module(kind.__module__)
     assert "Source:" in (module.__doc__ or ""), "name the venue's documentation page in the module's docstring"
+    assert proof_of(kind), "say behind 'Proof:' in the module's docstring what proves a book"
