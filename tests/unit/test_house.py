@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,10 @@ def test_a_file_says_what_it_is(file: Path) -> None:
 
 def test_every_room_is_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    packages = {str(file.parent.relative_to(ROOT)).replace("/", ".") for file in FILES if file.name == "__init__.py"}
-    assert set(project["tool"]["setuptools"]["packages"]) == packages
+    included = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert all(any(fnmatch(room, pattern) for pattern in included) for room in ROOMS)
+    folders = {file.parent for file in FILES}
+    assert all((folder / "__init__.py").exists() for folder in folders), "a folder without __init__.py is not installed"
 
 
 def test_every_dependency_is_locked_with_a_hash() -> None:
