@@ -23,11 +23,15 @@ class Rebuilt:
         self.seq = 0
         self.applied = 0
 
+    def _lines(self) -> Iterator[str]:
+        with gzip.open(self.path, "rt") as file:
+            yield from file
+
     def events(self) -> Iterator[int]:
         """Apply the capture event by event."""
         early: list[dict[str, Any]] = []
         synced = False
-        for line in gzip.open(self.path, "rt"):
+        for line in self._lines():
             text = line.split(" ", 1)[1]
             if text.startswith('{"lastUpdateId"'):
                 snapshot = json.loads(text)

@@ -10,7 +10,7 @@ from typing import Any
 
 from bus.topics import apply
 from cli.stack import Child, Stack, free_port
-from cli.views import Views, ViewError
+from cli.views import ViewError, Views
 from config.settings import Settings, VenueSettings
 from simulator.venue_server import SimulatedVenue
 

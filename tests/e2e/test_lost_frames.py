@@ -64,7 +64,7 @@ async def test_every_lost_frame_is_found_and_no_wrong_book_is_served_as_live(
     assert [s["epoch"] for s in said] == sorted(s["epoch"] for s in said)
 
     rebuilt = Rebuilt(captures / CAPTURE)
-    wanted = dict((seq, (bids, asks)) for seq, bids, asks in served)
+    wanted = {seq: (bids, asks) for seq, bids, asks in served}
     compared = 0
     for seq in rebuilt.events():
         if seq in wanted:

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-ROOMS = ("config", "schemas", "market", "bus", "collectors", "processors", "strategies", "execution", "simulator", "console", "deploy", "cli")
+ROOMS = (
+    "config", "schemas", "market", "bus", "collectors", "processors", "strategies", "execution", "simulator", "console",
+    "deploy", "cli",
+)  # fmt: skip
 FILES = sorted(file for room in ROOMS for file in (ROOT / room).rglob("*.py"))
 
 
