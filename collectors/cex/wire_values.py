@@ -28,6 +28,11 @@ def number(raw: Raw) -> str:
     return digits
 
 
+def known(raw: Raw) -> str:
+    """The same, or an empty text where the venue says null or nothing. ValueError: it says something else."""
+    return number(raw) if text(raw) else ""
+
+
 def numbers(rows: Iterable[tuple[Raw, Raw]]) -> list[Level]:
     """Levels of JSON numbers, quoted or not. ValueError: one is no number."""
     return [(number(price), number(size)) for price, size in rows]
