@@ -31,8 +31,8 @@ VERBS = {
     "slow_frames": "dribble the next n frames of one connection over some seconds each: {n, seconds, connection}",
     "stale_snapshot": "answer the next n depth calls with a book from `behind` events ago: {n, behind}",
     "silence": "let nothing happen to a symbol for some seconds: {symbol, seconds}",
-    "freeze": "tell nothing for some seconds of what happens, to one symbol or on one connection, else at all: "
-    "{symbol or connection, seconds}",
+    "freeze": "tell nothing for some seconds, of one symbol or on one connection, else at all; what happens is not told "
+    "later either, but by a protocol that has no numbers: {symbol or connection, seconds}",
     "half_open": "one connection carries nothing any more, and nobody says so: {connection}",
     "skew": "the venue's clock is wrong by so many seconds, below zero: slow: {seconds}",
     "maintenance": "close every websocket, then refuse clients and REST calls for some seconds: {seconds}",
@@ -111,7 +111,7 @@ class Faults:
     ) -> list[bytes]:
         """What goes out now in this depth frame's place: nothing, itself, itself twice, or itself before the held one.
 
-        ``provable``: a client can find out that the frame is missing; others are not taken for drops.
+        ``provable``: a client can find out that the frame is missing; others only come twice.
         """
         if (earlier := self.held.pop((client, stream), None)) is not None:
             return [frame, earlier]
@@ -121,12 +121,12 @@ class Faults:
             self.dropped += 1
             self.note("drop", native, client.number, seq)
             return []
-        if self.reorder > 0:
+        if provable and self.reorder > 0:
             self.reorder -= 1
             self.held[client, stream] = frame
             self.note("reorder", native, client.number, seq)
             return []
-        if self.delay > 0:
+        if provable and self.delay > 0:
             self.delay -= 1
             self.note("delay", native, client.number, seq)
             asyncio.get_running_loop().call_later(self.delay_s, client.put, frame)

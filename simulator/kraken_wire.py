@@ -32,6 +32,7 @@ class KrakenWire(Wire):
     ws_paths = ("/v2",)
     unknown_deletes = False
     has_checksum = True
+    loss_shows = False
     trading, halted = "online", "cancel_only"
 
     def names(self) -> Iterator[Name]:

@@ -16,6 +16,10 @@ QUEUE_FRAMES = 50_000
 """Frames that wait for one slow client before it is disconnected."""
 CLOSE_S = 1.0
 """Patience with a client's answer to a closing frame."""
+HOLD_SLACK_S = 0.02
+"""A timer may be this early."""
+HALF_OPEN_S = 60.0
+"""After this a half-open connection is given up, as by a keep-alive."""
 UNSENDABLE_CODES = (1006, 1015)
 """Close codes that stand for a connection that ended without a closing frame. Source: RFC 6455, 7.4.1."""
 NO_CODE = 1005
@@ -51,6 +55,8 @@ class Client:
         self.overflowed = False
         self.frozen_until_s = 0.0
         """Monotonic seconds; what would be sent before is lost."""
+        self.held: dict[str, list[bytes]] = {}
+        """A frozen instrument's frames that will be sent when it goes on, where they may not be lost."""
         self.half_open = False
         """Nothing is read, answered or sent any more, though the socket stays open."""
         self.dribble_frames = 0
@@ -69,6 +75,24 @@ class Client:
         self.queue.append(frame)
         self.wake.set()
 
+    def hold(self, native: str, frame: bytes, until_s: float) -> None:
+        """Send this instrument's frame, and what comes behind it, at that monotonic time."""
+        if (waiting := self.held.get(native)) is not None:
+            waiting.append(frame)
+            return
+        self.held[native] = [frame]
+        wait_s = max(0.0, until_s - time.monotonic()) + HOLD_SLACK_S
+        asyncio.get_running_loop().call_later(wait_s, self._let_go, native)
+
+    def _let_go(self, native: str) -> None:
+        if time.monotonic() < self.frozen_until_s:  # frozen again meanwhile
+            frames = self.held.pop(native)
+            self.hold(native, frames[0], self.frozen_until_s)
+            self.held[native] += frames[1:]
+            return
+        for frame in self.held.pop(native):
+            self.put(frame)
+
     def abort(self) -> None:
         """Drop the connection now, with what waits for it."""
         self.queue.clear()
@@ -81,6 +105,8 @@ class Client:
         self.queue.clear()
         if self._transport is not None:
             self._transport.pause_reading()
+            # Not read any more, the client's own closing goes unseen too.
+            asyncio.get_running_loop().call_later(HALF_OPEN_S, self.abort)
 
     async def close(self, code: int) -> None:
         """End the connection as the code says."""

@@ -81,7 +81,7 @@ class SyntheticVenue(SimulatedVenue):
     def instruments(self) -> Mapping[str, SyntheticInstrument]:
         return self._instruments
 
-    def symbols_by_native(self) -> Mapping[str, str]:
+    def natives_by_symbol(self) -> Mapping[str, str]:
         return {one.name.symbol: native for native, one in self._instruments.items()}
 
     def control(self, verb: str, **values: Any) -> None:
@@ -253,8 +253,13 @@ class SyntheticVenue(SimulatedVenue):
 
     def book_frame(self, client: Client, stream: str, frame: bytes, change: Change) -> None:
         f, one, now = self.faults, change.one, time.monotonic()
-        if now < max(one.frozen_until_s, client.frozen_until_s, f.frozen_until_s):
+        if client.half_open:
+            return
+        until_s = max(one.frozen_until_s, client.frozen_until_s, f.frozen_until_s)
+        if now < until_s and self.wire.loss_shows:
             f.lose(client, one.native, change.seq)
+        elif now < until_s or one.native in client.held:
+            client.hold(one.native, frame, until_s)
         else:
             provable = self.wire.provable(change)
             for sent in f.to_send(client, stream, frame, one.native, change.seq, provable=provable):

@@ -118,8 +118,8 @@ class SimulatedVenue(ABC):
 
         return call
 
-    def symbols_by_native(self) -> Mapping[str, str]:
-        """The unified symbol of each instrument, where the venue knows it."""
+    def natives_by_symbol(self) -> Mapping[str, str]:
+        """The native name of each unified symbol, where the venue knows it."""
         return {}
 
     def stats(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class SimulatedVenue(ABC):
         }  # fmt: skip
 
     async def _truths(self, _: web.Request) -> web.Response:
-        return web.json_response({"symbols": sorted(self.books), "unified": dict(self.symbols_by_native())})
+        return web.json_response({"symbols": sorted(self.books), "unified": dict(self.natives_by_symbol())})
 
     async def _truth(self, request: web.Request) -> web.Response:
         book, query = self.books.get(request.match_info["native"]), request.query

@@ -78,6 +78,9 @@ class Wire(ABC):
     unknown_deletes: ClassVar[bool] = True
     """Whether the venue also tells of deletes for levels that its book does not hold."""
     has_checksum: ClassVar[bool] = False
+    loss_shows: ClassVar[bool] = True
+    """Whether a client finds out about any lost frame by the next one. Where not, only provable() ones are lost on
+    purpose, and a frozen stream catches up when it goes on."""
     halted: str = "halted"
     """What the venue calls an instrument that does not trade for now."""
     trading: str = "trading"

@@ -93,7 +93,7 @@ def test_an_unknown_protocol_is_an_error_that_lists_the_known_ones():
 def test_three_thousand_instruments_have_names_of_their_own(protocol: str):
     venue = SyntheticVenue(protocol, instruments=3000, levels=5)
     assert len(venue.symbols) == 3000
-    assert len(venue.symbols_by_native()) == 3000
+    assert len(venue.natives_by_symbol()) == 3000
     for native in venue.symbols[::97]:
         assert venue.wire.name_of(native) == venue.instruments[native].name
 
