@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.chain import chains, collect_chain
 from cli.quote import quote_command
 from config.settings import ConfigError, Settings, load_settings
 
@@ -34,6 +35,8 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(query_app, name="query")
 app.add_typer(simulate_app, name="simulate")
 app.command("quote")(quote_command)
+app.command("collect-chain")(collect_chain)
+app.command("chains")(chains)
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML file with the settings; the environment overrides it.")

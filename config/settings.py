@@ -19,6 +19,8 @@ from config.chains import ChainSettings
 
 Channel = Literal["book", "trade", "ticker", "funding", "mark_price", "open_interest", "liquidation"]
 
+DerivedKind = Literal["depth", "microstructure", "bar", "cross"]
+
 
 class ConfigError(Exception):
     """The settings do not hold; the text lists every problem, one a line."""
@@ -104,6 +106,10 @@ class ProcessorSettings(_Section):
     lag_max_s: float = Field(
         2.0, gt=0, description="a partition whose newest processed event is older, with more waiting, is LAGGING"
     )
+    derived: tuple[DerivedKind, ...] = Field(
+        ("depth", "microstructure", "bar", "cross"), description="what to derive besides derived.bbo"
+    )
+    depth_levels: int = Field(25, ge=1, le=1000, description="levels a side in derived.depth")
     bbo_every_event: bool = Field(
         False, description="a BBO record for every event, not only the newest of a batch (replay)"
     )

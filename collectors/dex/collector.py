@@ -1,0 +1,205 @@
+"""One process for one chain: heads, the mirror that follows them, records out, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from bus.connection import require_broker
+from bus.errors import BusError
+from bus.producer import Producer
+from collectors.dex.errors import ChainError
+from collectors.dex.follower import Follower
+from collectors.dex.heads import Heads
+from collectors.dex.metrics import ChainCounts, ChainMetrics
+from collectors.dex.nodes import Node, Nodes
+from collectors.dex.presets import PRESETS, protocols_of, with_preset
+from collectors.dex.publisher import ChainPublisher
+from collectors.dex.recovery import recover
+from collectors.dex.tokens import Tokens
+from collectors.errors import CollectorError, UnknownVenue, VenueUnreachable
+from collectors.server import start_server
+from config.chains import ChainSettings
+from config.settings import Settings
+
+log = logging.getLogger(__name__)
+
+START_TRIES = 5
+EXIT_OK, EXIT_ERROR, EXIT_NO_BROKER, EXIT_NO_CHAIN = 0, 1, 2, 3
+
+
+class ChainCollector:
+    """All mirrored pools of one chain. Construct inside a running event loop. Raises UnknownVenue."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self.settings = settings
+        self.name = name
+        own = settings.chains.get(name) or ChainSettings()  # pyright: ignore[reportCallIssue]
+        self.own, preset = with_preset(name, own)
+        if not self.own.http_urls:
+            raise UnknownVenue(
+                f"the chain {name} has no endpoints: set [chains.{name}] http_urls (and ws_urls); "
+                f"presets: {', '.join(PRESETS)}"
+            )
+        if not self.own.factories:
+            raise UnknownVenue(f"the chain {name} names no factories: set [[chains.{name}.factories]]")
+        self.counts = ChainCounts()
+        self.owner = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000 % 100_000}"
+        limit = settings.collector.queue_max
+        self.producer = Producer(settings, queue_max=limit)
+        self.publisher = ChainPublisher(name, self.producer, self.counts, owner=self.owner, limit=limit)
+        self.nodes = Nodes(
+            [Node(u, self.counts, requests_per_s=self.own.requests_per_s) for u in self.own.http_urls],
+            self.counts, batch_max=self.own.batch_max,
+        )  # fmt: skip
+        self.tokens = Tokens(self.own.tokens, self.own.quotes, preset.native)
+        self.protocols = protocols_of(name, self.own)
+        self.follower = Follower(self.own, self.protocols, self.nodes, self.publisher, self.tokens, self.counts)
+        self.heads = Heads(self.own.ws_urls, self.nodes, self.counts, self.own.block_time_ms / 1000)
+        self.metrics = ChainMetrics(
+            name, self.counts,
+            {
+                "pools": ("Pools mirrored", lambda: len(self.follower.mirror.pools)),
+                "books_live": ("Books that are LIVE", self._live),
+                "head_number": ("Height of the mirror", self._height),
+                "final_number": ("Highest block announced as FINAL", lambda: self.follower.chain.final),
+                "websockets": ("Open websockets", lambda: self.heads.open),
+                "producer_queue": ("Records waiting for Kafka", lambda: len(self.producer)),
+                "failed_deliveries": ("Records that Kafka did not take", lambda: self.producer.failed),
+            },
+        )  # fmt: skip
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Collect until ``stop`` is set, then write what waits.
+
+        Raises BusError when Kafka fails for good, VenueUnreachable when the chain cannot be read at the start.
+        """
+        c = self.settings.collector
+        server, port = await start_server(c.metrics_host, c.metrics_port, self.metrics.exposition, self.health)
+        print(f"metrics http://{c.metrics_host}:{port}/metrics", file=sys.stderr, flush=True)
+        tasks: list[asyncio.Task[Any]] = []
+        async with self.nodes:
+            try:
+                stopped = asyncio.create_task(stop.wait())
+                tasks = [asyncio.create_task(self._poll(), name="producer")]
+                main = asyncio.create_task(self._main(), name="chain")
+                tasks += [main, asyncio.create_task(self._tick(), name="timer"), *self.heads.tasks()]
+                done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                stopped.cancel()
+                for task in done:
+                    if task is not stopped:
+                        task.result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                left = await asyncio.to_thread(self.producer.flush, 30)
+                if left or self.producer.failed:
+                    log.error("%s: %d records were not delivered", self.name, left + self.producer.failed)
+                await server.cleanup()
+
+    def health(self) -> dict[str, Any]:
+        """What ``/healthz`` says."""
+        return {
+            "status": "ok", "chain": self.name, "owner": self.owner, "height": self._height(),
+            "final": self.follower.chain.final, "pools": len(self.follower.mirror.pools), "live": self._live(),
+            "stale": self.follower.stale,
+        }  # fmt: skip
+
+    def _height(self) -> int:
+        return self.follower.chain.tip.number if self.follower.chain.tip else -1
+
+    def _live(self) -> int:
+        return sum(b.state == "LIVE" for b in self.follower.books.values())
+
+    async def _main(self) -> None:
+        await self._start()
+        while True:
+            head = await self.heads.next(self.own.block_time_ms / 1000)
+            if head is None:
+                continue
+            try:
+                if await self.follower.follow(head):
+                    await self.follower.after()
+            except ChainError as error:
+                log.warning("%s: head %s: %s", self.name, head, error)
+                await asyncio.sleep(0.05)
+                self.heads.again(head)
+
+    async def _start(self) -> None:
+        protocols = [p for p, _ in self.protocols]
+        recovered = await asyncio.to_thread(recover, self.settings, self.name, protocols, self.own.history_max)
+        for attempt in range(START_TRIES):
+            try:
+                chain_id = int(await self.nodes.call("eth_chainId"), 16)
+                if self.own.chain_id and chain_id != self.own.chain_id:
+                    raise VenueUnreachable(f"{self.name}: the endpoints are of chain {chain_id}, not {self.own.chain_id}")
+                await self._check_code()
+                await self.follower.start(recovered)
+                return
+            except ChainError as error:
+                log.error("%s: start failed (try %d): %s", self.name, attempt + 1, error)
+                await asyncio.sleep(0.5 * 2**attempt)
+        raise VenueUnreachable(f"{self.name}: the chain could not be read after {START_TRIES} tries")
+
+    async def _check_code(self) -> None:
+        addresses = [p.address for p, _ in self.protocols]
+        codes = await self.nodes.batch([("eth_getCode", [a, "latest"]) for a in addresses], kind=str)
+        empty = [a for a, code in zip(addresses, codes, strict=True) if len(code) <= 2]
+        if empty:
+            raise VenueUnreachable(f"{self.name}: no contract at {', '.join(empty)}; correct [[chains.{self.name}.factories]]")
+
+    async def _tick(self) -> None:
+        """The watchdog and key frames; ten looks a block time, so that staleness is said in time."""
+        pause_s = min(1.0, self.own.block_time_ms / 10_000)
+        keyframes_s = 0.0
+        while True:
+            await asyncio.sleep(pause_s)
+            now_s = time.monotonic()
+            self.follower.watch(now_s)
+            if now_s - keyframes_s >= 1.0:
+                keyframes_s = now_s
+                self.follower.keyframes(self.settings.collector.keyframe_max_s)
+
+    async def _poll(self) -> None:
+        while True:
+            self.producer.poll(0)
+            # A hole in a chain's records cannot be mended by writing on: a restart resumes from what is there.
+            self.producer.raise_failures()
+            await asyncio.sleep(0.02)
+
+
+def main(settings: Settings, name: str) -> int:
+    """Run until SIGTERM or SIGINT; gives the process's exit code (0 stopped, 2 no broker, 3 no chain, 1 other).
+
+    Raises UnknownVenue before anything starts.
+    """
+    import uvloop
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await ChainCollector(settings, name).run(stop)
+
+    try:
+        require_broker(settings)
+        uvloop.run(run())
+    except BusError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_NO_BROKER
+    except VenueUnreachable as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_NO_CHAIN
+    except UnknownVenue:
+        raise
+    except CollectorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    return EXIT_OK

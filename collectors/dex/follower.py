@@ -1,0 +1,351 @@
+"""The mirror in step with the chain: begins or resumes, follows each head, retracts, announces finality, proves.
+
+Everything that changes the mirror happens in one task, block by block; a failure leaves it at a whole block, and the
+next head starts from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+
+from collectors.dex.blocks import Header, Log
+from collectors.dex.chain import Chain
+from collectors.dex.discovery import Serials, created_before
+from collectors.dex.errors import ChainError, DeepReorg
+from collectors.dex.metrics import ChainCounts
+from collectors.dex.mirror import Mirror, MirrorBlock, Outcome
+from collectors.dex.nodes import Nodes
+from collectors.dex.pool_book import PoolBook
+from collectors.dex.protocol import MirroredPool, Protocol
+from collectors.dex.publisher import ChainPublisher
+from collectors.dex.reading import Proof, read_pools
+from collectors.dex.recovery import Recovered
+from collectors.dex.tokens import Tokens
+from config.chains import ChainSettings
+
+log = logging.getLogger(__name__)
+
+AHEAD = 32
+"""Blocks whose logs are fetched before the first of them is applied."""
+
+
+class Follower:
+    """One chain's mirror, books and records."""
+
+    def __init__(
+        self,
+        settings: ChainSettings,
+        protocols: list[tuple[Protocol, int]],
+        nodes: Nodes,
+        publisher: ChainPublisher,
+        tokens: Tokens,
+        counts: ChainCounts,
+    ) -> None:
+        self.settings = settings
+        self.nodes = nodes
+        self.publisher = publisher
+        self.tokens = tokens
+        self.counts = counts
+        self.chain = Chain(nodes, counts, history_max=settings.history_max)
+        self.mirror = Mirror(
+            [p for p, _ in protocols],
+            publisher.pool,
+            unreadable=self._unreadable,
+            wants=self._wants,
+            history_max=settings.history_max,
+        )
+        self.books: dict[str, PoolBook] = {}
+        self.serials = Serials()
+        self.stale = False
+        self.advanced_s = time.monotonic()
+        """When a head was last followed."""
+        self._protocols = protocols
+        self._proof = Proof(nodes, counts, settings.proof_calls)
+        self._open: dict[str, MirrorBlock] = {}
+        self._only = {p.lower() for p in settings.pools}
+        self._safe = -1
+        self._changed: dict[str, MirroredPool] = {}
+        """Pools whose books are not yet in step: kept when a head fails half-way."""
+        self._last_changed: list[MirroredPool] = []
+
+    # Starting.
+
+    async def start(self, recovered: Recovered) -> None:
+        """Resume where the records end, or begin at the present head. Raises ChainError."""
+        if recovered.blocks:
+            try:
+                await self._resume(recovered)
+                return
+            except DeepReorg as error:
+                log.error("%s", error)
+        await self._begin()
+
+    async def _begin(self) -> None:
+        """Every pool is read by calls at one block; its events before that are not told."""
+        header = await self.chain.header("latest")
+        known = list(self.mirror.pools.values())
+        found = await created_before(self.nodes, self._protocols, header.number, self.settings.range_max)
+        await self._load_tokens([*known, *found], header)
+        pools = {p.ident: p for p in found if self._wants(p)} | {p.ident: p for p in known}
+        states = await read_pools(self.nodes, list(pools.values()), header.hash)
+        self.chain.begin(header)
+        self._open.clear()
+        self.mirror.blocks.clear()
+        block = self._block_of(header)
+        self.mirror.blocks.append(block)
+        self.publisher.received_ns = time.time_ns()
+        for ident, pool in pools.items():
+            self.counts.snapshots += 1
+            self.mirror.snapshot(pool, states[ident], block)
+            self.serials.note(pool)
+        self.publisher.block("COMPLETE", block, 0)
+        await self._update_books(pools.values(), header)
+
+    async def _resume(self, recovered: Recovered) -> None:
+        mirror, chain = self.mirror, self.chain
+        mirror.pools = recovered.pools
+        mirror.blocks.extend(recovered.blocks)
+        chain.final = self._safe = recovered.final
+        for block in sorted(recovered.open.values(), key=lambda b: b.number, reverse=True):
+            if await self._is_canonical(block):
+                self._open[block.hash] = block
+            else:
+                mirror.undo(block)
+        while mirror.blocks and not await self._is_canonical(mirror.blocks[-1]):
+            if mirror.blocks[-1].number <= chain.final:
+                raise DeepReorg(f"block {mirror.blocks[-1].number} was final and is no longer in the chain")
+            await self._undo()
+        if not mirror.blocks:
+            raise DeepReorg("no block of the records is in the chain any more")
+        for block in mirror.blocks:
+            header = _header_of(block)
+            if chain.tip is None or header.number != chain.tip.number + 1:
+                chain.begin(header)
+            else:
+                chain.push(header)
+        await self._load_tokens(mirror.pools.values(), await chain.header(mirror.blocks[-1].hash))
+        incomplete = next((n for n, b in enumerate(mirror.blocks) if not b.complete), len(mirror.blocks))
+        for block in list(mirror.blocks)[incomplete:]:
+            header = await chain.header(block.hash)
+            logs = await chain.logs(header)
+            await self._load_tokens(mirror.creations(logs), header)
+            mirror.apply(header, logs, block)
+        for pool in mirror.pools.values():
+            self.serials.note(pool)
+        assert chain.tip is not None
+        await self._update_books(mirror.pools.values(), chain.tip)
+
+    async def _is_canonical(self, block: MirrorBlock) -> bool:
+        for delay_s in (0.05, 0.2, 0.5, 1.0):
+            try:
+                return (await self.chain.header(block.number)).hash == block.hash
+            except ChainError:
+                await asyncio.sleep(delay_s)  # a node that lags a little behind what was written
+        return False
+
+    # Following.
+
+    async def follow(self, head: str) -> bool:
+        """Bring everything in step with this head; False when there was nothing to do. Raises ChainError."""
+        received_ns = time.time_ns()
+        try:
+            plan = await self.chain.plan(head)
+        except DeepReorg as error:
+            log.error("%s", error)
+            self.counts.deep_reorgs += 1
+            await self._begin()
+            return True
+        if not plan:
+            return False
+        changed = self._changed
+        if plan.undo:
+            # The new branch is fetched first: what cannot be read must not leave the books on an orphan's parent.
+            self.counts.reorgs += 1
+        headers = plan.apply
+        fetched = await self._fetch(headers[:AHEAD])
+        await self.publisher.room()
+        self.publisher.received_ns = received_ns
+        if plan.undo:
+            self._retract_open(self._open.values())
+        for _ in plan.undo:
+            outcome = await self._undo()
+            changed.update(outcome.changed)
+            for pool in outcome.removed:
+                changed.pop(pool.ident, None)
+        for start in range(0, len(headers), AHEAD):
+            if start:
+                fetched = await self._fetch(headers[start : start + AHEAD])
+            for header, logs in fetched:
+                await self.publisher.room()
+                changed.update(self._apply(header, logs).changed)
+        tip = self.chain.tip
+        assert tip is not None
+        await self._read_suspects(tip, changed)
+        await self._update_books([p for i, p in changed.items() if self.mirror.pools.get(i) is p], tip)
+        changed.clear()
+        self.advanced_s = time.monotonic()
+        if self.stale:
+            self._fresh(tip)
+        return True
+
+    async def after(self) -> None:
+        """What has time until the books are out: finality, and the proof at this head. Raises ChainError."""
+        await self._finality()
+        tip = self.chain.tip
+        if tip is None:
+            return
+        pools = [p for p in self._last_changed if self.mirror.pools.get(p.ident) is p]
+        differing = await self._proof.compare(pools, tip.hash)
+        for ident, text in differing.items():
+            log.error("pool %s differs from the chain at block %d: %s", ident, tip.number, text)
+            self.publisher.dead_letter(ident.encode(), f"block {tip.number} {tip.hash}: {text}")
+            self.mirror.suspect.add(ident)
+        if differing:
+            changed_now: dict[str, MirroredPool] = {}
+            await self._read_suspects(tip, changed_now)
+            await self._update_books(changed_now.values(), tip)
+
+    def watch(self, now_s: float) -> None:
+        """Say STALE for every book when no head was followed for three block times."""
+        limit_s = 3 * self.settings.block_time_ms / 1000
+        if not self.stale and self.chain.tip is not None and now_s - self.advanced_s > limit_s:
+            self.stale = True
+            self.counts.stale += 1
+            for book in self.books.values():
+                if book.state == "LIVE":
+                    book.set_state("STALE", f"no new block for {now_s - self.advanced_s:.1f} s")
+
+    def keyframes(self, max_s: float) -> None:
+        """Repeat the books whose key frame is due."""
+        if self.chain.tip is not None and not self.stale:
+            now_ns = time.time_ns()
+            for book in self.books.values():
+                book.keyframe(self.chain.tip, now_ns, max_s)
+
+    # How it is done.
+
+    async def _fetch(self, headers: list[Header]) -> list[tuple[Header, list[Log]]]:
+        logs = await asyncio.gather(*(self.chain.logs(h) for h in headers))
+        for header, found in zip(headers, logs, strict=True):
+            await self._load_tokens(self.mirror.creations(found), header)
+        return list(zip(headers, logs, strict=True))
+
+    def _apply(self, header: Header, logs: list[Log]) -> Outcome:
+        self._retract_open([b for b in self._open.values() if b.number <= header.number and b.hash != header.hash])
+        outcome = self.mirror.apply(header, logs, self._open.pop(header.hash, None))
+        self.chain.push(header)
+        self.publisher.block("COMPLETE", outcome.block, len(outcome.block.changes))
+        self.counts.blocks += 1
+        self.counts.logs += len(logs)
+        for pool in outcome.created:
+            self.counts.pools_created += 1
+            self.serials.note(pool)
+            if pool.protocol.name == "solidly":
+                self.mirror.suspect.add(pool.ident)  # its fee is the factory's and in no event
+        self.counts.serial_holes = self.serials.holes()
+        return outcome
+
+    async def _undo(self) -> Outcome:
+        outcome = self.mirror.undo()
+        if self.chain.tip is not None and self.chain.tip.hash == outcome.block.hash:
+            self.chain.pop()
+        self.publisher.block("RETRACTED", outcome.block, len(outcome.block.changes))
+        self.counts.retracted_blocks += 1
+        for pool in outcome.removed:
+            self.serials.forget(pool)
+            if (book := self.books.pop(pool.ident, None)) is not None:
+                book.delist("the block that created it was replaced")
+        await self.publisher.room()
+        return outcome
+
+    def _retract_open(self, blocks: Iterable[MirrorBlock]) -> None:
+        for block in sorted(blocks, key=lambda b: b.number, reverse=True):
+            self.mirror.undo(block)
+            del self._open[block.hash]
+
+    async def _read_suspects(self, tip: Header, changed: dict[str, MirroredPool]) -> None:
+        suspects = [self.mirror.pools[i] for i in self.mirror.suspect if i in self.mirror.pools]
+        self.mirror.suspect.clear()
+        if not suspects:
+            return
+        try:
+            states = await read_pools(self.nodes, suspects, tip.hash)
+        except ChainError:
+            self.mirror.suspect.update(p.ident for p in suspects)
+            for pool in suspects:
+                if (book := self.books.get(pool.ident)) is not None:
+                    book.set_state("GAP", "its state could not be read")
+            raise
+        for pool in suspects:
+            self.counts.resyncs += 1
+            self.mirror.snapshot(pool, states[pool.ident], self.mirror.blocks[-1])
+            changed[pool.ident] = pool
+
+    async def _finality(self) -> None:
+        safe, final = await self.chain.finality(self.settings.finality == "tags", self.settings.final_depth)
+        for block in self.mirror.blocks:
+            if self._safe < block.number <= safe:
+                self.publisher.block("SAFE", block, len(block.changes))
+                self._safe = block.number
+            if self.chain.final < block.number <= final:
+                self.publisher.block("FINAL", block, len(block.changes))
+                self.chain.final = block.number
+                self.counts.finals += 1
+
+    async def _update_books(self, pools: Iterable[MirroredPool], header: Header) -> None:
+        ts_ns = self.publisher.received_ns
+        self._last_changed = pools = list(pools)
+        for n, pool in enumerate(pools):
+            book = self.books.get(pool.ident)
+            if book is None:
+                book = self.books[pool.ident] = self._book(pool)
+                book.announce()
+            book.update(header, ts_ns)
+            if n % 64 == 63:
+                await self.publisher.room()
+
+    def _book(self, pool: MirroredPool) -> PoolBook:
+        names = pool.fixed["token0"], pool.fixed["token1"]
+        base, _ = self.tokens.base_quote(*names)
+        pair = self.tokens[names[0]], self.tokens[names[1]]
+        return PoolBook(pool, pair, base, self.publisher, self.settings.ladder_bps)
+
+    def _fresh(self, tip: Header) -> None:
+        self.stale = False
+        for book in self.books.values():
+            if book.state == "STALE":
+                book.update(tip, self.publisher.received_ns)
+
+    async def _load_tokens(self, pools: Iterable[MirroredPool], header: Header) -> None:
+        names = [p.fixed[t] for p in pools for t in ("token0", "token1")]
+        await self.tokens.load(self.nodes, names, header.hash)
+
+    def _wants(self, pool: MirroredPool) -> bool:
+        names = pool.fixed["token0"], pool.fixed["token1"]
+        wanted = not self._only or pool.ident in self._only
+        if self.settings.only_known_tokens:
+            wanted = wanted and all(self.tokens.is_known(n) for n in names)
+        if not wanted:
+            self.counts.pools_unwanted += 1
+            return False
+        if pool.protocol.name == "solidly":
+            for n, name in enumerate(names):
+                pool.fixed[f"decimals{n}"] = str(self.tokens[name].decimals)
+            pool.pool = pool.protocol.build(pool.fixed)
+            pool.protocol.set_slots(pool.pool, pool.slots)
+        return True
+
+    def _unreadable(self, entry: Log, error: str) -> None:
+        log.error("an event of %s that cannot be read: %s", entry.address, error)
+        self.publisher.dead_letter(repr(entry).encode(), f"{entry.address}: {error}")
+
+    @staticmethod
+    def _block_of(header: Header) -> MirrorBlock:
+        return MirrorBlock(header.number, header.hash, header.parent_hash, header.ts_us, header.base_fee_wei)
+
+
+def _header_of(block: MirrorBlock) -> Header:
+    return Header(hex(block.number), block.hash, block.parent_hash, hex(block.ts_us // 1_000_000))

@@ -1,0 +1,126 @@
+"""What a protocol's file has to say: which events create pools and change them, and how a pool is read by calls.
+
+State is a set of named slots, each a 256-bit integer. A change sets slots to absolute values, computed from the event
+and, where the contract's event is relative (V3's Mint), from the slots before; so it can be undone by setting the
+values from before, and a reader of chain.pool needs no knowledge of the protocol.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, ClassVar
+
+from collectors.dex.blocks import Log
+from market.pools.pool import Pool
+
+Slots = dict[str, int]
+Call = tuple[str, str]
+"""(to, call data as 0x text)"""
+Reading = Generator[list[Call], list[str], Slots]
+"""Yields batches of calls at one block, is sent their answers as 0x texts, returns the pool's slots."""
+Change = tuple[str, Slots]
+"""(name of the event, slots that it sets)"""
+Handler = Callable[["MirroredPool", Log], Change]
+
+
+@dataclass(slots=True)
+class MirroredPool:
+    """One pool as the mirror keeps it."""
+
+    ident: str
+    """Address, or id inside a shared contract; lower case."""
+    protocol: Protocol
+    fixed: dict[str, str]
+    """What never changes; ``token0`` and ``token1`` are always there."""
+    slots: Slots
+    pool: Pool
+    handlers: dict[str, Handler]
+    epoch: int = 0
+    index: int = -1
+    created: tuple[int, int] = (-1, -1)
+    """(block number, log index) of its creation; (-1, -1): before the mirror began."""
+    snapshot_block: int = -1
+    """Where the state was last read by calls; events at or below it cannot be undone one by one."""
+    tags: dict[str, Any] = field(default_factory=dict)
+
+
+class Protocol(ABC):
+    """One factory (or shared contract) and the pools that come from it."""
+
+    name: ClassVar[str]
+    """As in the settings: uniswap-v2."""
+    shared: ClassVar[bool] = False
+    """True: all pools' events come from the factory's own address, with the pool's id as their second topic."""
+
+    def __init__(self, address: str, venue: str, *, quoter: str = "", **options: int) -> None:
+        self.address = address.lower()
+        self.venue = venue
+        self.quoter = quoter.lower()
+        self.options = options
+        self.handlers: dict[str, Handler] = self.events()
+
+    @property
+    @abstractmethod
+    def creation_topic(self) -> str:
+        """First topic of the event that creates a pool."""
+
+    @abstractmethod
+    def created(self, log: Log) -> MirroredPool:
+        """The pool that this creation event speaks of, empty. Raises BadAnswer."""
+
+    @abstractmethod
+    def events(self) -> dict[str, Handler]:
+        """First topic → what it changes. An event that is not here changes nothing that is mirrored."""
+
+    @abstractmethod
+    def build(self, fixed: dict[str, str]) -> Pool:
+        """An empty pool of market.pools."""
+
+    @abstractmethod
+    def set_slots(self, pool: Any, slots: Slots) -> None:
+        """Bring the pool in step with these slots."""
+
+    @abstractmethod
+    def read(self, pool: MirroredPool) -> Reading:
+        """Read the whole state by calls at one block."""
+
+    def check(self, pool: MirroredPool, rng: Random) -> Reading:
+        """Read a part of the state for comparing, as ``read`` does; a whole reading where that is cheap."""
+        del rng
+        return self.read(pool)
+
+    def quote_call(self, pool: MirroredPool, i: int, amount: int) -> Call | None:
+        """A call whose answer's first word is what ``amount`` of token i buys; None: the chain has none to ask."""
+        del pool, i, amount
+        return None
+
+    def venue_of(self, fixed: dict[str, str]) -> str:
+        """The venue id under which the pool appears in market.*; pools of one pair and other terms differ here."""
+        del fixed
+        return self.venue
+
+    def new_pool(self, ident: str, fixed: dict[str, str], slots: Slots | None = None) -> MirroredPool:
+        """A pool with these slots."""
+        fixed = {"protocol": self.name, "factory": self.address, **fixed}
+        mirrored = MirroredPool(ident, self, fixed, dict(slots or {}), self.build(fixed), self.handlers)
+        if slots:
+            self.set_slots(mirrored.pool, slots)
+        return mirrored
+
+
+def call(selector: str, *arguments: int) -> str:
+    """Call data: selector and words; negative numbers become two's complement."""
+    return selector + "".join(f"{a & ((1 << 256) - 1):064x}" for a in arguments)
+
+
+def fixed_lines(fixed: dict[str, str]) -> list[str]:
+    """The form of chain.pool's ``fixed``."""
+    return [f"{name}={value}" for name, value in fixed.items()]
+
+
+def fixed_of(lines: Iterable[str]) -> dict[str, str]:
+    """Back from ``fixed_lines``."""
+    return dict(line.split("=", 1) for line in lines)

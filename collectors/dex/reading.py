@@ -1,0 +1,110 @@
+"""Pools read by calls at one block, many at a time; and the continuous proof that compares them with the mirror."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from random import Random
+
+from collectors.dex.blocks import words
+from collectors.dex.errors import BadAnswer, ChainError
+from collectors.dex.metrics import ChainCounts
+from collectors.dex.nodes import Nodes
+from collectors.dex.protocol import Call, MirroredPool, Reading, Slots
+from market.pools.pool import PoolError
+
+log = logging.getLogger(__name__)
+
+TOGETHER = 32
+"""Pools whose readings run in step, so that their calls share requests."""
+
+
+async def read_pools(nodes: Nodes, pools: Sequence[MirroredPool], block_hash: str) -> dict[str, Slots]:
+    """The whole states of these pools at this block, by ident. Raises ChainError."""
+    out: dict[str, Slots] = {}
+    for start in range(0, len(pools), TOGETHER):
+        part = pools[start : start + TOGETHER]
+        out |= await _together(nodes, {p.ident: p.protocol.read(p) for p in part}, block_hash)
+    return out
+
+
+async def _together(nodes: Nodes, readings: dict[str, Reading], block_hash: str) -> dict[str, Slots]:
+    out: dict[str, Slots] = {}
+    wanted: dict[str, list[Call]] = {ident: next(reading) for ident, reading in readings.items()}
+    while wanted:
+        calls = [c for batch in wanted.values() for c in batch]
+        answers = iter(await nodes.calls(calls, block_hash))
+        following: dict[str, list[Call]] = {}
+        for ident, batch in wanted.items():
+            mine = [next(answers) for _ in batch]
+            try:
+                following[ident] = readings[ident].send(mine)
+            except StopIteration as done:
+                out[ident] = done.value
+            except (ValueError, IndexError) as error:
+                raise BadAnswer(f"pool {ident}: {error}") from error
+        wanted = following
+    return out
+
+
+class Proof:
+    """Compares a sample of the changed pools with the chain at that very block: state, and one quote each."""
+
+    def __init__(self, nodes: Nodes, counts: ChainCounts, budget: int, seed: int = 0) -> None:
+        self._nodes = nodes
+        self._counts = counts
+        self._budget = budget
+        self._rng = Random(seed)  # noqa: S311 - a sample, not a secret
+
+    async def compare(self, changed: Sequence[MirroredPool], block_hash: str) -> dict[str, str]:
+        """What differs: ident → both sides in words; empty when everything agrees. Spends at most the budget of calls.
+
+        The pools must not change while this runs. Raises ChainError when the chain cannot be asked.
+        """
+        if not self._budget or not changed:
+            return {}
+        differing: dict[str, str] = {}
+        spent = 0
+        for pool in self._rng.sample(list(changed), len(changed)):
+            reading = pool.protocol.check(pool, self._rng)
+            cost = len(first := next(reading))
+            if spent and spent + cost + 1 > self._budget:
+                break
+            spent += cost + 1
+            theirs = await _drive(self._nodes, reading, first, block_hash)
+            self._counts.proofs += 1
+            wrong = {n: (pool.slots.get(n, 0), v) for n, v in theirs.items() if pool.slots.get(n, 0) != v}
+            if wrong:
+                name, (ours, their) = next(iter(wrong.items()))
+                differing[pool.ident] = f"{name}: mirror {ours}, chain {their} ({len(wrong)} slots differ)"
+                continue
+            if problem := await self._quote(pool, block_hash):
+                differing[pool.ident] = problem
+        self._counts.mismatches += len(differing)
+        return differing
+
+    async def _quote(self, pool: MirroredPool, block_hash: str) -> str:
+        i = self._rng.randrange(2)
+        amount = self._rng.randrange(1, 10 ** self._rng.randint(2, 24))
+        asked = pool.protocol.quote_call(pool, i, amount)
+        if asked is None:
+            return ""
+        try:
+            ours = pool.pool.amount_out(i, 1 - i, amount)
+        except PoolError:
+            return ""  # beyond what the pool holds: contracts answer that in many ways
+        (answer,) = await self._nodes.calls([asked], block_hash, reverts=True)
+        theirs = words(answer)[0] if answer and len(answer) > 2 else None
+        self._counts.proof_quotes += 1
+        return "" if theirs == ours else f"{amount} of token{i} buys: mirror {ours}, chain {theirs}"
+
+
+async def _drive(nodes: Nodes, reading: Reading, batch: list[Call], block_hash: str) -> Slots:
+    while True:
+        answers = await nodes.calls(batch, block_hash)
+        try:
+            batch = reading.send(answers)
+        except StopIteration as done:
+            return done.value
+        except (ValueError, IndexError) as error:
+            raise ChainError(f"an answer that cannot be read: {error}") from error
