@@ -14,6 +14,7 @@ from typing import Any
 from bus.connection import require_broker
 from bus.errors import BusError
 from bus.producer import Producer
+from collectors.audit import Auditor
 from collectors.discovery import Discovery, Instrument
 from collectors.errors import CollectorError, MalformedFrame, RestError, VenueUnreachable
 from collectors.mantissas import step_exponent
@@ -68,6 +69,7 @@ class Collector:
             silence_s=settings.collector.stale_connection_s, rest=self.rest,
         )  # fmt: skip
         self.snapshots = Snapshots(self.venue, self.rest, self.pipeline, self.counts)
+        self.auditor = Auditor(self.venue, self.rest, self.pipeline, self.counts, settings.collector.audit_s)
         self.known: dict[str, Instrument] = {}
         """Instrument records by symbol: the whole venue's."""
         self.partition_of: dict[str, int] = {}
@@ -109,10 +111,12 @@ class Collector:
                     asyncio.create_task(self.snapshots.run(), name="snapshots"),
                     asyncio.create_task(self._tick(), name="timer"),
                     asyncio.create_task(self._poll(), name="producer"),
+                    *([asyncio.create_task(self.auditor.run(), name="audit")] if c.audit_s else []),
                     *(asyncio.create_task(self._repeat(poll), name="poll") for poll in self.venue.polls()),
                 ]
                 stopped = asyncio.create_task(stop.wait())
-                done, _ = await asyncio.wait([stopped, self._fatal, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                ends = [task for task in tasks if task.get_name() != "audit"]  # a venue may have nothing to audit
+                done, _ = await asyncio.wait([stopped, self._fatal, *ends], return_when=asyncio.FIRST_COMPLETED)
                 stopped.cancel()
                 for task in done:
                     if task is not stopped:

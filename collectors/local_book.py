@@ -15,12 +15,24 @@ Columns = tuple[list[int], list[int], list[int], list[int]]
 class LocalBook:
     """An order book and the exponents in which it reads numbers. A finer number re-scales it; nothing is rounded."""
 
-    __slots__ = ("book", "prices", "sizes")
+    __slots__ = ("_known", "book", "prices", "sizes")
 
     def __init__(self, price_exp: int, size_exp: int) -> None:
         self.prices = price_mantissas(price_exp)
         self.sizes = size_mantissas(size_exp)
         self.book = OrderBook(price_exp, size_exp)
+        self._known = (0, 0, price_exp)
+
+    def exponents(self) -> tuple[int, int]:
+        """(price, size) exponent now."""
+        return self.prices.exponent, self.sizes.exponent
+
+    @property
+    def known(self) -> tuple[int, int]:
+        """(lowest bid, highest ask) that the last snapshot reached: below it only what changed since is known."""
+        low, high, exponent = self._known
+        factor = 10 ** (exponent - self.prices.exponent)
+        return low * factor, high * factor
 
     def price(self, text: str) -> int:
         """The text's mantissa, after making the exponent as fine as it needs. Raises DecimalError."""
@@ -63,6 +75,8 @@ class LocalBook:
         columns = self.columns(snapshot.bids, snapshot.asks)
         self.book = OrderBook(self.prices.exponent, self.sizes.exponent)
         self.book.apply(*columns, self.prices.exponent, self.sizes.exponent, replace=True)
+        bids, asks = self.book.bids.order, self.book.asks.order
+        self._known = (bids[0] if bids else 0, -asks[0] if asks else 0, self.prices.exponent)
 
     def difference(self, snapshot: BookSnapshot) -> Columns:
         """What has to be set to make the book this one, deletes included. Raises DecimalError."""

@@ -56,6 +56,9 @@ class Counts:
     discovery_errors: int = _counter("Loads that failed")
     instruments_changed: int = _counter("Instrument records written: listed, changed, halted, delisted")
     fenced: int = _counter("Books synchronised anew because another process wrote a higher epoch")
+    audit_checks: int = _counter("Books compared with a fresh REST book at the same sequence number")
+    audit_mismatches: int = _counter("Books that were not equal to it: each one is an alarm")
+    audit_unproven: int = _counter("Audits that proved nothing: the answer was too old, or the venue numbers nothing")
     internal_errors: int = _counter("Errors that nobody foresaw; each is in the log with its traceback")
 
 
@@ -90,6 +93,12 @@ class CollectorMetrics:
         for state, number in self.gauges.books().items():
             books.add_metric([self.venue, state], number)
         yield books
+        exact = GaugeMetricFamily(
+            "mirror_exact_ratio", "Share of the audited books that were equal to the venue's", labels=["venue"]
+        )
+        checks = self.counts.audit_checks
+        exact.add_metric([self.venue], 1 - self.counts.audit_mismatches / checks if checks else float("nan"))
+        yield exact
         for name, text, read in (
             ("producer_queue", "Records waiting for Kafka", self.gauges.producer_queue),
             ("connections", "Open websocket connections", self.gauges.connections),

@@ -42,7 +42,7 @@ class BookWorker:
 
     __slots__ = (
         "_asked_ns", "_bridging", "_last_event_ns", "_live_once", "_pace", "_patience_s", "_pause_ns", "_retry_s",
-        "_settings", "_want_snapshot", "counts", "epoch", "index", "key", "last_seq", "local", "native", "pending",
+        "_settings", "_want_snapshot", "counts", "epoch", "index", "journal", "key", "last_seq", "local", "native", "pending",
         "publisher", "rule", "since_ns", "state", "streaming", "symbol", "synced", "ts_received_ns", "ts_venue_us",
         "waits_for_delta",
     )  # fmt: skip
@@ -92,6 +92,8 @@ class BookWorker:
         self._last_event_ns = self._asked_ns = time.time_ns()
         self._pause_ns = 0
         self._patience_s = settings.stale_s
+        self.journal: list[tuple[BookDelta, Columns]] | None = None
+        """What is applied while an audit waits for its answer."""
 
     # What the venue sends.
 
@@ -311,6 +313,8 @@ class BookWorker:
             self.gap("kafka is behind")
             return
         self.counts.book_events += 1
+        if self.journal is not None:
+            self.journal.append((delta, columns))
         levels = len(columns[0]) + len(columns[2])
         self.counts.levels += levels
         if self._pace.due(levels, self.index, ts_ns, live=self.state == "LIVE"):

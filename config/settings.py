@@ -87,6 +87,9 @@ class CollectorSettings(_Section):
     stale_s: float = Field(60, gt=0, description="silence after which a book is STALE and resynchronised")
     stale_connection_s: float = Field(30, gt=0, description="silence of a whole connection after which it is replaced")
     pending_max: int = Field(20_000, ge=100, description="events buffered for one book that waits for its snapshot")
+    audit_s: float = Field(
+        10, ge=0, description="seconds between two audits: a random LIVE book against a fresh REST one; 0: none"
+    )
     queue_max: int = Field(200_000, ge=1000, description="records that wait for Kafka before books go to GAP")
     session_timeout_ms: int = Field(6000, ge=1000, description="after this a dead collector's instruments move")
     metrics_host: str = "127.0.0.1"

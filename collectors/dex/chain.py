@@ -186,13 +186,11 @@ class Chain:
 
     async def _retried(self, block_hash: str) -> Header:
         """A header that was announced a moment ago: other nodes may need a moment to hear of it."""
-        delay_s = FIRST_RETRY_S
-        for _ in range(4):
+        for delay_s in (FIRST_RETRY_S, 3 * FIRST_RETRY_S):
             try:
                 return await self.header(block_hash)
             except AllNodesFailed:
                 await asyncio.sleep(delay_s)
-                delay_s *= 3
         return await self.header(block_hash)
 
     def _known(self, head: str) -> bool:

@@ -31,6 +31,7 @@ from config.settings import Settings
 log = logging.getLogger(__name__)
 
 START_TRIES = 5
+HEAD_TRIES = 6
 EXIT_OK, EXIT_ERROR, EXIT_NO_BROKER, EXIT_NO_CHAIN = 0, 1, 2, 3
 
 
@@ -120,6 +121,7 @@ class ChainCollector:
 
     async def _main(self) -> None:
         await self._start()
+        tries: dict[str, int] = {}
         while True:
             head = await self.heads.next(self.own.block_time_ms / 1000)
             if head is None:
@@ -127,10 +129,14 @@ class ChainCollector:
             try:
                 if await self.follower.follow(head):
                     await self.follower.after()
+                tries.clear()
             except ChainError as error:
-                log.warning("%s: head %s: %s", self.name, head, error)
-                await asyncio.sleep(0.05)
-                self.heads.again(head)
+                # An orphan that nobody has any more is given up; a node that was late is asked again.
+                tries[head] = tries.get(head, 0) + 1
+                log.warning("%s: head %s (try %d): %s", self.name, head, tries[head], error)
+                if tries[head] < HEAD_TRIES:
+                    await asyncio.sleep(0.02 * 2 ** tries[head])
+                    self.heads.again(head)
 
     async def _start(self) -> None:
         protocols = [p for p, _ in self.protocols]

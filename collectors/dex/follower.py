@@ -60,6 +60,8 @@ class Follower:
         self.books: dict[str, PoolBook] = {}
         self.serials = Serials()
         self.stale = False
+        self.idle = True
+        """The books are in step with the mirror, and the mirror with its tip."""
         self.advanced_s = time.monotonic()
         """When a head was last followed."""
         self._protocols = protocols
@@ -150,6 +152,7 @@ class Follower:
 
     async def follow(self, head: str) -> bool:
         """Bring everything in step with this head; False when there was nothing to do. Raises ChainError."""
+        self.idle = False
         received_ns = time.time_ns()
         try:
             plan = await self.chain.plan(head)
@@ -159,6 +162,7 @@ class Follower:
             await self._begin()
             return True
         if not plan:
+            self.idle = not self._changed
             return False
         changed = self._changed
         if plan.undo:
@@ -186,6 +190,7 @@ class Follower:
         await self._read_suspects(tip, changed)
         await self._update_books([p for i, p in changed.items() if self.mirror.pools.get(i) is p], tip)
         changed.clear()
+        self.idle = True
         self.advanced_s = time.monotonic()
         if self.stale:
             self._fresh(tip)

@@ -64,7 +64,8 @@ class Heads:
                 await asyncio.wait_for(self._arrived.wait(), timeout_s)
             except TimeoutError:
                 return None
-        return self._waiting.popleft()
+        # The newest first: whatever it stands on is fetched through its parents, and the older hints are then known.
+        return self._waiting.pop()
 
     def again(self, block_hash: str) -> None:
         """Tell this hash once more: it could not be followed."""
