@@ -119,7 +119,8 @@ PRODUCTS = [
      "lotSize": 1, "tickSize": 0.5, "priceScale": 6, "baseCurrency": "XYZ", "status": "Listed"},
 ]  # fmt: skip
 HEDGED = {"symbol": "1000SHIBUSDT", "type": "PerpetualV2", "settleCurrency": "USDT", "quoteCurrency": "USDT",
-          "contractSize": "1.0", "qtyStepSize": "10", "tickSize": "0.0001", "priceScale": 0, "contractUnderlyingAssets": "1000 SHIB", "status": "Listed",
+          "contractSize": "1.0", "qtyStepSize": "10", "tickSize": "0.0001", "priceScale": 0,
+          "contractUnderlyingAssets": "1000 SHIB", "status": "Listed",
           "minOrderValueRv": "1"}  # fmt: skip
 
 
