@@ -45,9 +45,11 @@ class Rooms:
         )
 
     async def count(self, name: str, collector: str = "collector") -> int:
-        """A collector's counter."""
-        m = await self.views.metrics(self.metrics_urls[collector] + "/metrics")
-        return int(m.get(f"collector_{name}_total", 0))
+        """A collector's counter; 0 while it starts."""
+        with contextlib.suppress(ViewError):
+            m = await self.views.metrics(self.metrics_urls[collector] + "/metrics")
+            return int(m.get(f"collector_{name}_total", 0))
+        return 0
 
     async def books(self, venue: str) -> dict[str, dict[str, Any]]:
         """The venue's books by symbol, from the view's list."""
