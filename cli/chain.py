@@ -44,3 +44,39 @@ def chains() -> None:
         print(f"{name:10} chain id {preset.chain_id:<6} block {preset.block_time_ms} ms  quotes {', '.join(preset.quotes)}")
         for factory in preset.factories:
             print(f"{'':10} {factory.protocol:11} {factory.address}  {factory.venue or f'{factory.protocol}-{name}'}")
+
+
+def chain_fuzz(
+    config: Config = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from --first on.")] = 4,
+    actions: Annotated[int, typer.Option(min=1, help="Blocks and reorganisations for each seed.")] = 1000,
+    first: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
+) -> None:
+    """Random life and reorganisations on a real local EVM, the mirror compared at every head. A JSON line a seed.
+
+    Exit code 1 when anything differed. Needs Kafka, and npm once.
+    """
+    import asyncio
+    import json
+    import uuid
+
+    from bus.errors import BusError
+    from bus.topics import apply
+    from cli.chain_fuzz import fuzz, summary
+    from cli.main import fail, log_to_stderr, settings_of
+    from simulator.npm import NpmError
+
+    log_to_stderr()
+    wrong = 0
+    try:
+        apply(settings_of(config))
+        for seed in range(first, first + seeds):
+            name = f"fuzz-{uuid.uuid4().hex[:8]}"
+            report = asyncio.run(fuzz(lambda chains: settings_of(config, chains=chains), name, seed, actions))
+            print(json.dumps(summary(report)), flush=True)
+            wrong += report.wrong
+    except BusError as error:
+        raise fail(error, 2) from None
+    except NpmError as error:
+        raise fail(error, 3) from None
+    raise typer.Exit(1 if wrong else 0)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.chain import chains, collect_chain
+from cli.chain import chain_fuzz, chains, collect_chain
 from cli.quote import quote_command
 from config.settings import ConfigError, Settings, load_settings
 
@@ -37,6 +37,7 @@ app.add_typer(simulate_app, name="simulate")
 app.command("quote")(quote_command)
 app.command("collect-chain")(collect_chain)
 app.command("chains")(chains)
+simulate_app.command("chain-fuzz")(chain_fuzz)
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML file with the settings; the environment overrides it.")

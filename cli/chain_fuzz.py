@@ -1,0 +1,263 @@
+"""Reorganisation fuzzing: a real chain with random life beside a real collector, compared at every head.
+
+Every pool's state is read from the chain at the head's hash and must equal the mirror's; random quotes must equal the
+router's or quoter's; at the end the state is rebuilt from Kafka alone and must be the same, and every event of an
+orphaned block must have been retracted exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bus.consumer import TailReader
+from collectors.dex.collector import ChainCollector
+from config.settings import Settings
+from market.pools.pool import PoolError
+from schemas.codec import codec
+from schemas.topics import CHAIN_BLOCK, CHAIN_POOL
+from simulator.evm import Evm
+from simulator.evm_dex import Dex
+from simulator.evm_traffic import Traffic, TrafficPool
+from simulator.evm_truth import Truth
+
+SETTLE_S = 30.0
+
+
+@dataclass
+class FuzzReport:
+    """What a run found; ``wrong`` counts every difference of any kind."""
+
+    seed: int
+    steps: int = 0
+    heads: int = 0
+    heads_exact: int = 0
+    states: int = 0
+    quotes: int = 0
+    quotes_exact: int = 0
+    reorgs: int = 0
+    deltas: int = 0
+    retracts: int = 0
+    orphaned_events: int = 0
+    rebuilt_exact: bool = False
+    seconds: float = 0.0
+    wrong: int = 0
+    first_wrong: str = ""
+
+    def difference(self, text: str) -> None:
+        """Note one."""
+        self.wrong += 1
+        self.first_wrong = self.first_wrong or text
+
+
+def chain_settings(evm: Evm, dex: Dex, name: str, **more: Any) -> dict[str, Any]:
+    """The settings of a local chain with all its exchanges."""
+    own: dict[str, Any] = {
+        "http_urls": [evm.http_url],
+        "ws_urls": [evm.ws_url],
+        "block_time_ms": 1000,
+        "finality": "depth",
+        "final_depth": 40,
+        "factories": [
+            {"protocol": "uniswap-v2", "address": dex.v2_factory, "start_block": 0},
+            {"protocol": "uniswap-v3", "address": dex.v3_factory, "start_block": 0, "quoter": dex.v3_quoter},
+            {"protocol": "uniswap-v4", "address": dex.v4_manager, "start_block": 0, "quoter": dex.v4_quoter},
+        ],
+    }
+    return {name: own | more}
+
+
+async def fuzz(
+    make_settings: Any, name: str, seed: int, steps: int, *, quotes: int = 2, late_pools: bool = True
+) -> FuzzReport:
+    """Run one seed. ``make_settings(chains)`` gives Settings; the topics must exist. Needs npm once."""
+    report = FuzzReport(seed)
+    began = time.monotonic()
+    with Evm() as evm:
+        dex = Dex(evm)
+        traffic = Traffic(evm, dex, seed)
+        traffic.start()
+        settings: Settings = make_settings(chain_settings(evm, dex, name))
+        collector = ChainCollector(settings, name)
+        stop = asyncio.Event()
+        running = asyncio.create_task(collector.run(stop))
+        try:
+            await _settled(collector, evm, running)
+            if late_pools:
+                await asyncio.to_thread(traffic.start, 1, 3, 2)
+            truth, rng = Truth(evm, dex), random.Random(seed)  # noqa: S311 - a seed to repeat
+            for _ in range(steps):
+                await asyncio.to_thread(traffic.step)
+                head = await _settled(collector, evm, running)
+                await asyncio.to_thread(_compare, collector, traffic.pools, truth, head, rng, quotes, report)
+            report.steps, report.reorgs = traffic.steps, traffic.reorgs
+            report.retracts = collector.counts.retracts
+        finally:
+            stop.set()
+            await running
+        mirrored = {i: dict(p.slots) for i, p in collector.follower.mirror.pools.items()}
+        await asyncio.to_thread(_audit, settings, name, mirrored, evm, report)
+    report.seconds = round(time.monotonic() - began, 1)
+    return report
+
+
+async def _settled(collector: ChainCollector, evm: Evm, running: asyncio.Task[None]) -> str:
+    """Wait until the collector stands at the chain's head; gives its hash. Raises TimeoutError."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        head = (await asyncio.to_thread(evm.head))["hash"]
+        follower = collector.follower
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until:
+            if running.done():
+                running.result()
+            if follower.chain.tip is not None and follower.chain.tip.hash == head and follower.idle:
+                return head
+            await asyncio.sleep(0.001)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the collector did not reach {head} within {SETTLE_S:g} s: {collector.health()}")
+
+
+def _compare(
+    collector: ChainCollector, pools: list[TrafficPool], truth: Truth, head: str, rng: random.Random, quotes: int,
+    report: FuzzReport,
+) -> None:  # fmt: skip
+    report.heads += 1
+    before = report.wrong
+    mirrored = collector.follower.mirror.pools
+    for pool in pools:
+        ours = mirrored.get(pool.ident)
+        if ours is None:
+            # A reorganisation may have taken the pool's creation away.
+            if truth.evm.rpc("eth_getCode", pool.ident[:42], "latest") != "0x" and pool.kind != "v4":
+                report.difference(f"{pool.kind} {pool.ident} is not mirrored at {head}")
+            continue
+        theirs = truth.state(pool, head)
+        report.states += 1
+        have = {k: v for k, v in ours.slots.items() if k in theirs or k.startswith("tick:")}
+        if have != theirs:
+            wrong = {k: (have.get(k), theirs.get(k)) for k in have.keys() | theirs.keys() if have.get(k) != theirs.get(k)}
+            report.difference(f"{pool.kind} {pool.ident} at {head}: (mirror, chain) {dict(list(wrong.items())[:3])}")
+    for _ in range(quotes):
+        pool = rng.choice(pools)
+        if (ours := mirrored.get(pool.ident)) is None:
+            continue
+        zero_for_one, exact_out = rng.random() < 0.5, rng.random() < 0.5
+        amount = rng.randrange(1, 10 ** rng.randint(1, 23))
+        theirs = truth.quote(pool, zero_for_one, amount, exact_out, head)
+        i = 0 if zero_for_one else 1
+        try:
+            mine = ours.pool.amount_in(i, 1 - i, amount) if exact_out else ours.pool.amount_out(i, 1 - i, amount)
+        except PoolError:
+            mine = None
+        if theirs is None and pool.kind == "v2":
+            continue  # the library refuses zero amounts, which the maths answers with zero
+        if mine is None and theirs is not None and not exact_out:
+            continue  # V3's quoter answers a partial fill with what it pays; the maths refuses
+        report.quotes += 1
+        if mine == theirs:
+            report.quotes_exact += 1
+        else:
+            report.difference(f"{pool.kind} {pool.ident} at {head}: {amount} {exact_out=}: mirror {mine}, chain {theirs}")
+    report.heads_exact += report.wrong == before
+
+
+def _audit(settings: Settings, name: str, mirrored: dict[str, dict[str, int]], evm: Evm, report: FuzzReport) -> None:
+    """The state from Kafka alone, the retractions, and that no event stands twice."""
+    states, net, deltas, retracts = fold(settings, name)
+    rebuilt = {i: s for i, s in states.items() if s is not None}
+    report.rebuilt_exact = rebuilt == mirrored
+    if not report.rebuilt_exact:
+        report.difference(f"the state from Kafka differs: {sorted(rebuilt)[:3]} {sorted(mirrored)[:3]}")
+    orphans = 0
+    report.deltas = deltas
+    canonical = canonical_hashes(evm, net)
+    for (block_hash, index, ident), count in net.items():
+        if count != (1 if block_hash in canonical else 0):
+            report.difference(f"event {index} of block {block_hash}, pool {ident}, stands {count} times")
+        orphans += block_hash not in canonical
+    report.orphaned_events = orphans
+    if retracts < orphans:
+        report.difference(f"{retracts} retractions for {orphans} orphaned events")
+
+
+EventKey = tuple[str, int, str]
+"""(block hash, log index, pool)"""
+
+
+def fold(
+    settings: Settings, name: str
+) -> tuple[dict[str, dict[str, int] | None], Counter[EventKey], int, int]:
+    """Fold chain.pool as a reader without any knowledge of protocols would.
+
+    Gives (slots by pool; None: its creation was retracted), how often each event stands, deltas, retractions. Raises
+    ValueError where an index has a hole.
+    """
+    tail = TailReader(settings, [CHAIN_POOL.name])
+    messages = tail.read_to_end()
+    tail.close()
+    decode = codec("ChainPool").decode
+    states: dict[str, dict[str, int] | None] = {}
+    places: dict[str, tuple[int, int]] = {}
+    net: Counter[EventKey] = Counter()
+    deltas = retracts = 0
+    for message in messages:
+        record = decode(message.value())
+        if record["chain"] != name:
+            continue
+        ident, kind = record["pool"], record["kind"]
+        slots = {n: _value(n, v) for n, v in zip(record["slots"], record["values"], strict=True)}
+        key = ("0x" + record["block_hash"].hex(), record["log_index"], ident)
+        if kind != "SNAPSHOT" and places.get(ident) != (record["epoch"], record["index"] - 1):
+            raise ValueError(f"pool {ident}: {record['epoch']}/{record['index']} after {places.get(ident)}")
+        places[ident] = (record["epoch"], record["index"])
+        state = states.get(ident)
+        if kind == "SNAPSHOT":
+            states[ident] = {n: v for n, v in slots.items() if v or not n.startswith("tick:")}
+            if record["event"] == "Created":
+                net[key] += 1
+            continue
+        if kind == "RETRACT":
+            retracts += 1
+            net[key] -= 1
+            if record["event"] == "Created":
+                states[ident] = None
+                continue
+        else:
+            deltas += 1
+            net[key] += 1
+        assert state is not None
+        state.update(slots)
+        for slot in [n for n, v in slots.items() if not v and n.startswith("tick:")]:
+            state.pop(slot, None)
+    return states, net, deltas, retracts
+
+
+def blocks_of(settings: Settings, name: str) -> list[dict[str, Any]]:
+    """Every record of chain.block of this chain, in order."""
+    tail = TailReader(settings, [CHAIN_BLOCK.name])
+    records = [codec("ChainBlock").decode(m.value()) for m in tail.read_to_end()]
+    tail.close()
+    return [r for r in records if r["chain"] == name]
+
+
+def canonical_hashes(evm: Evm, net: Counter[EventKey]) -> set[str]:
+    """Which of these blocks are in the chain now."""
+    hashes = sorted({h for h, _, _ in net})
+    found = evm.batch([("eth_getBlockByHash", [h, False]) for h in hashes])
+    numbers = {h: b["number"] for h, b in zip(hashes, found, strict=True) if b is not None}
+    canonical = evm.batch([("eth_getBlockByNumber", [n, False]) for n in numbers.values()])
+    return {h for (h, _), b in zip(numbers.items(), canonical, strict=True) if b is not None and b["hash"] == h}
+
+
+def _value(name: str, raw: bytes) -> int:
+    return int.from_bytes(raw, "big", signed=not name.startswith("tick:"))
+
+
+def summary(report: FuzzReport) -> dict[str, Any]:
+    """The report as JSON."""
+    return asdict(report)
