@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MAX_LINES := 400
 
-.PHONY: help setup demo live test check lint bench lock clean
+.PHONY: help setup demo live test drill-venues check lint bench lock clean
 
 help: ## Show these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 setup: $(STAMP) ## Create .venv with everything that is needed (Java and Maven too, where apt-get may install them)
 	@deploy/install-java.sh
@@ -28,6 +28,9 @@ test: setup ## Run all tests, on a real Kafka
 	@deploy/install-test-tools.sh
 	@echo "running the tests: a real Kafka broker, simulated venues, separate processes; about ten minutes on two cores"
 	@$(BIN)/python -m pytest $(ARGS)
+
+drill-venues: setup ## Ten minutes of five failing venues, LIVE books held against their own (ARGS="--seconds 60 --seed 7")
+	@$(BIN)/python -m tests.chaos.fault_run $(ARGS)
 
 check: setup ## Format, types, imports, dependencies, schemas, file lengths; under a minute
 	$(BIN)/ruff check .
