@@ -17,7 +17,7 @@ import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -58,6 +58,18 @@ replica.fetch.max.bytes=16777216
 
 
 @dataclass(frozen=True)
+class Secured:
+    """What makes an embedded broker ask who is there: for tests and drills of TLS, SASL and ACLs."""
+
+    properties: str
+    """Lines added to server.properties, of which later ones win; {port} and {controller_port} are filled in."""
+    client: Mapping[str, str]
+    """librdkafka's settings of a user who may ask whether it is ready."""
+    format_arguments: tuple[str, ...] = ()
+    """For the storage tool, e.g. the first user: --add-scram SCRAM-SHA-512=[name=…,password=…]."""
+
+
+@dataclass(frozen=True)
 class BrokerStatus:
     """A running embedded broker."""
 
@@ -71,8 +83,11 @@ class BrokerStatus:
 class EmbeddedBroker:
     """Starts, finds and stops the one broker of a data folder. ``log`` takes a line about what is being done."""
 
-    def __init__(self, settings: BrokerSettings, log: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, settings: BrokerSettings, log: Callable[[str], None] = lambda _: None, secured: Secured | None = None
+    ) -> None:
         self.settings = settings
+        self._secured = secured
         self.dir = settings.data_dir.resolve()
         self._log = log
 
@@ -102,7 +117,9 @@ class EmbeddedBroker:
         logs = self.dir / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         properties = self.dir / "server.properties"
-        properties.write_text(PROPERTIES.format(port=port, controller_port=controller_port, logs=logs), "utf-8")
+        text = PROPERTIES + (self._secured.properties if self._secured else "")
+        properties.touch(0o600)
+        properties.write_text(text.format(port=port, controller_port=controller_port, logs=logs), "utf-8")
         command = [
             java, f"-Xmx{self.settings.heap_mb}m", f"-Xms{min(256, self.settings.heap_mb)}m", "-XX:+UseG1GC",
             "-XX:TieredStopAtLevel=4", f"-Dvenue-mirror.data={self.dir}", "-Djava.awt.headless=true",
@@ -111,9 +128,9 @@ class EmbeddedBroker:
         if not (logs / "meta.properties").exists():
             self._log("kafka: formatting its storage")
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-            self._format(
-                [*command, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(properties)]
-            )
+            more = self._secured.format_arguments if self._secured else ()
+            tool = [*command, "kafka.tools.StorageTool", "format", "--standalone"]
+            self._format([*tool, "-t", cluster, "-c", str(properties), *more])
         started = time.monotonic()
         self._log(f"kafka: starting Apache Kafka {KAFKA_VERSION} on 127.0.0.1:{port}, data in {self.settings.data_dir}")
         with (self.dir / "broker.log").open("ab") as out:
@@ -206,6 +223,7 @@ class EmbeddedBroker:
                 raise BrokerStartError(f"kafka ended with code {process.returncode}:\n{self._log_tail()}")
             if not _is_free(port):
                 config: Any = {"bootstrap.servers": bootstrap, "log_level": 0, "error_cb": _ignore}
+                config |= self._secured.client if self._secured else {}
                 admin = AdminClient(config)
                 try:
                     if admin.list_topics(timeout=2).brokers:

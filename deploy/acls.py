@@ -121,8 +121,9 @@ def apply(settings: Settings, users: dict[str, str] | None = None, admin: Any = 
         )
         for rule in rules() for name in rule.operations
     ]  # fmt: skip
+    admin = admin or AdminClient(client_config(settings))
     try:
-        for future in (admin or AdminClient(client_config(settings))).create_acls(wanted).values():
+        for future in admin.create_acls(wanted).values():
             future.result(timeout=30)
     except KafkaException as error:
         raise BusError(f"cannot create the ACLs: {error}") from error

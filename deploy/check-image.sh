@@ -34,13 +34,14 @@ buildah "${storage[@]}" bud --isolation chroot --pull-never "${mounts[@]}" --bui
 container=$(buildah "${storage[@]}" from --pull-never venue-mirror)
 root=$(buildah "${storage[@]}" mount "$container")
 trap 'buildah "${storage[@]}" umount "$container" >/dev/null; buildah "${storage[@]}" rm "$container" >/dev/null' EXIT
-mkdir -p "$work/mirror"
+mkdir -p "$work/mirror" "$root/dev" "$root/proc"
 
 # A mount namespace of its own: the image's root read-only, /tmp writable and empty, the user of the image.
 inside() {
   unshare --mount --fork bash -c '
     set -e
     mount --bind "$0" "$1"; mount -o remount,bind,ro "$1"; mount -t tmpfs tmpfs "$1/tmp"
+    mount --bind /dev "$1/dev"; mount --bind /proc "$1/proc"
     shift_root=$1; shift
     exec chroot --userspec=10001:10001 "$shift_root" /usr/bin/env -i PATH=/opt/venue-mirror/bin:/usr/local/bin:/usr/bin:/bin HOME=/tmp "$@"
   ' "$root" "$work/mirror" "$@"
@@ -59,7 +60,9 @@ for room in collect process console simulate topics query; do inside venue-mirro
 inside python3 -m deploy.probe
 if inside env HEALTH_URL=http://127.0.0.1:1/ python3 -m deploy.probe; then echo "check-image: the probe says yes to nobody" >&2; exit 1; fi
 # A venue that listens, asked by the image's own health check.
-inside sh -c 'venue-mirror simulate synthetic --port 18099 & sleep 6; HEALTH_URL=http://127.0.0.1:18099/stats python3 -m deploy.probe; code=$?; kill %1; exit $code'
+inside sh -c 'venue-mirror simulate synthetic --port 18099 & venue=$!
+  for _ in 1 2 3 4 5 6 7 8 9 10; do sleep 2; HEALTH_URL=http://127.0.0.1:18099/stats python3 -m deploy.probe && break; done
+  code=$?; kill $venue; exit $code'
 if inside venue-mirror topics check 2>"$work/refused"; then echo "check-image: no broker was named, and none was missed" >&2; exit 1; fi
 grep -q "^error: no Kafka" "$work/refused"
 

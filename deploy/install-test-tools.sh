@@ -3,6 +3,14 @@
 # that is allowed; where not, the tests that need them say so and are skipped.
 set -euo pipefail
 
+# helm is a Go program: built once, where Go and its module proxy are at hand, into the cache of this project.
+cache=${VENUE_MIRROR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/venue-mirror}
+if ! command -v helm >/dev/null && [ ! -x "$cache/bin/helm" ] && command -v go >/dev/null; then
+  echo "setup: building helm (once, two minutes), for the tests of the chart"
+  GOBIN="$cache/bin" go install helm.sh/helm/v3/cmd/helm@v3.19.0 >/dev/null 2>&1 ||
+    echo "setup: helm could not be built; the tests that need it will be skipped" >&2
+fi
+
 missing=()
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium fonts-dejavu-core)
 command -v promtool >/dev/null || missing+=(prometheus)

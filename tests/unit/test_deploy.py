@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bus.broker import cache_dir
 from collectors.metrics import CollectorMetrics
 from collectors.metrics import Counts as CollectorCounts
 from collectors.metrics import Gauges as CollectorGauges
@@ -35,8 +36,8 @@ FOREIGN = {"up", "ALERTS", "kubelet_volume_stats_available_bytes", "kubelet_volu
 
 def tool(name: str, how: str) -> str:
     """The path of a program, beside this Python or on the path; skips the test where it is missing."""
-    own = Path(sys.executable).parent / name
-    found = str(own) if own.exists() else shutil.which(name)
+    cached = [folder / name for folder in (Path(sys.executable).parent, cache_dir() / "bin")]
+    found = next((str(path) for path in cached if path.exists()), None) or shutil.which(name)
     if found is None:
         pytest.skip(f"no {name}: {how}")
     return found
