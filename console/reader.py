@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from bus.connection import client_config
 from bus.consumer import TailReader
 from bus.errors import BusError
-from bus.topics import differences
 from config.settings import Settings
 from console.metrics import Counts
 from console.mirror import Taken
@@ -36,7 +36,15 @@ HandOver = Callable[[list[Taken], dict[str, int], dict[str, int]], None]
 
 def topics_to_read(settings: Settings) -> tuple[list[str], set[str]]:
     """What the console reads of what the broker has, and what that lacks. Blocks; raises BusError when it needs one."""
-    missing = {d.topic for d in differences(settings) if d.what == "missing"}
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    try:
+        # What this user may not see is not listed: the console needs no right but to read.
+        present = AdminClient(client_config(settings)).list_topics(timeout=30).topics
+    except KafkaException as error:
+        raise BusError(f"cannot list the topics: {error}") from error
+    missing = {name for name in TOPICS if name not in present}
     needed = [*WHOLE, *RECENT]
     if lacking := [name for name in needed if name in missing]:
         raise BusError(f"{', '.join(lacking)} not on the broker; create the topics with: venue-mirror topics apply")
