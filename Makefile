@@ -9,7 +9,7 @@ MAX_LINES := 400
 .PHONY: help setup demo live test drill-venues check lint bench lock clean
 
 help: ## Show these targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 setup: $(STAMP) ## Create .venv with everything that is needed (Java and Maven too, where apt-get may install them)
 	@deploy/install-java.sh
