@@ -104,6 +104,7 @@ def _tuned(settings: Settings, options: ReplayOptions, venues: dict[str, Capture
             "web_port": free_port(),
             "data_dir": work / "faust",
             "bbo_every_event": True,
+            "derived": (),
             "lag_max_s": 3600.0,  # as fast as it can is no reason to distrust what it says
             "proofs": True,
         }

@@ -1,4 +1,4 @@
-"""The Faust app: assembles books, checkpoints, derived records and views, and runs them as one worker process."""
+"""One processor: assembles books, checkpoints, derived records and views on a Faust app, and runs them."""
 
 from __future__ import annotations
 
@@ -11,41 +11,34 @@ from typing import Any, cast
 import faust
 from faust.types import TP
 
-from bus.connection import password, require_broker, ssl_context
+from bus.connection import require_broker
 from bus.errors import BusError
 from bus.producer import Producer
 from config.settings import Settings
+from processors.bars import Bars
 from processors.batch_transport import BatchTransport
 from processors.books import Books
 from processors.checkpoints import ROUND_S, Checkpoints
+from processors.cross import Crosses
 from processors.derived import Derived
+from processors.faust_app import make_app, make_table, subscribe
+from processors.features import Features
+from processors.instruments import Instruments
 from processors.metrics import Counts, Gauges, ProcessorMetrics
 from processors.mirror_book import MirrorBook
+from processors.streams import Streams
 from processors.views import add_views
 from processors.watch import CHECK_S
 from schemas.codec import codec
-from schemas.topics import BOOK, STATUS
+from schemas.topics import BBO_BY_GROUP, BOOK, STATUS, TRADE
 
 log = logging.getLogger(__name__)
 
 EXIT_OK, EXIT_NO_BROKER = 0, 2
-MAX_POLL_RECORDS = 4000
-"""Records in one turn: about 50 ms of work, between which the views answer."""
-MAX_FETCH_BYTES = 16 * 1024 * 1024
-TABLE = "books"
 IDLE_S = 3.0
 """A partition that gives nothing for this long, although its end is not reached, has nothing left to give."""
-
-
-class _App(faust.App):
-    """Writes the last checkpoint while the consumer still lives."""
-
-    before_stop: Any = None
-
-    async def on_stop(self) -> None:
-        if self.before_stop is not None:
-            await self.before_stop()
-        await super().on_stop()
+REPEAT_S = 5.0
+"""Each best bid and offer is said again this often to those who watch over all venues."""
 
 
 class Processor:
@@ -56,123 +49,116 @@ class Processor:
         self.settings = settings
         self.url = f"http://{p.web_host}:{p.web_port}"
         self.ready = False
-        self._asked: dict[Any, tuple[int | None, float]] = {}
+        self._idle_since: dict[Any, tuple[int | None, float]] = {}
         self.counts = Counts()
         self.producer = Producer(settings)
-        self.app = self._make_app(bootstrap)
-        self.table = self._make_table(TABLE)
-        self.derived = Derived(self.producer, self.counts)
+        self.app = make_app(settings, bootstrap, self.url)
+        self.table = make_table(self.app, settings, "books")
+        self.bar_table = make_table(self.app, settings, "bars") if "bar" in p.derived else None
+        self.instruments = Instruments(settings)
+        self.derived = Derived(self.producer, self.counts, groups="cross" in p.derived)
         self.checkpoints = Checkpoints(p, self.app, Producer(settings), self.counts)
-        decode = codec("BookCheckpoint").decode
-        self.books = Books(p, self.derived, self.counts, lambda key: self.checkpoints.read(self.table, key, decode))
+        read, decode, decode_bars = self.checkpoints.read, codec("BookCheckpoint").decode, codec("BarCheckpoint").decode
+        self.books = Books(p, self.derived, self.counts, lambda key: read(self.table, key, decode))
+        self.features = Features(p, self.books, self.derived, self.counts)
+        self.bars = Bars(
+            self.derived, self.counts, self.books.positions, lambda key: read(self.bar_table, key, decode_bars),
+            self.books.reached,
+        )  # fmt: skip
+        self.crosses = Crosses(self.derived, self.counts, self.books.positions, self.instruments.taker_fee_bps)
+        self.streams = Streams()
         self.checkpoints.add(self.table, self.books)
+        self.handlers = {BOOK.name: self.books.on_book_batch, STATUS.name: self.books.on_status_batch}
+        if self.bar_table is not None:
+            self.checkpoints.add(self.bar_table, self.bars)
+            self.handlers[TRADE.name] = self.bars.on_trade_batch
+        if "cross" in p.derived:
+            self.handlers[BBO_BY_GROUP.name] = self.crosses.on_quote_batch
         self.metrics = ProcessorMetrics(
             self.counts,
             Gauges(
                 books=self.states, lag=self.lag, failed_deliveries=lambda: self.producer.failed,
+                partitions=lambda: len(self.books.by_partition),
                 producer_queue=self.producer.__len__, delay_ms=self.books.watch.delays_ms,
                 lagging=lambda: sum(bool(self.books.watch.lagging(p)) for p in self.books.by_partition),
-                loop_lag_s=self.books.watch.take_worst,
-                partitions=lambda: len(self.books.by_partition),
+                loop_lag_s=self.books.watch.take_worst, streams=lambda: self.streams.clients,
+                waiting=lambda: {name: len(lane.pending) for name, lane in self.features.lanes.items()},
             ),
         )  # fmt: skip
         self._wire()
 
-    def _make_app(self, bootstrap: str) -> _App:
-        s, p = self.settings, self.settings.processor
-        context = ssl_context(s.kafka)
-        credentials: Any = None
-        if s.kafka.security_protocol.startswith("SASL"):
-            credentials = faust.SASLCredentials(
-                username=s.kafka.sasl_username, password=password(s.kafka), ssl_context=context,
-                mechanism=s.kafka.sasl_mechanism or "SCRAM-SHA-512",
-            )  # fmt: skip
-        elif context is not None:
-            credentials = faust.SSLCredentials(context)
-        return _App(
-            p.app_id,
-            broker=[f"kafka://{address}" for address in bootstrap.split(",")],
-            broker_credentials=credentials,
-            store="memory://",
-            datadir=str(p.data_dir / str(p.web_port)),
-            topic_partitions=s.kafka.market_partitions,
-            topic_replication_factor=s.kafka.replication_factor,
-            topic_allow_declare=True,
-            processing_guarantee="at_least_once",
-            consumer_auto_offset_reset="earliest",
-            consumer_max_fetch_size=MAX_FETCH_BYTES,
-            producer_max_request_size=MAX_FETCH_BYTES,
-            producer_compression_type="lz4",
-            broker_max_poll_records=MAX_POLL_RECORDS,
-            broker_session_timeout=p.session_timeout_s,
-            broker_heartbeat_interval=p.session_timeout_s / 5,
-            stream_wait_empty=False,
-            web_host=p.web_host,
-            web_bind=p.web_host,
-            web_port=p.web_port,
-            canonical_url=self.url,
-            worker_redirect_stdouts=False,
-            autodiscover=False,
-        )
-
-    def _make_table(self, name: str) -> Any:
-        """A table whose keys and values go to its changelog as they are.
-
-        Faust's own default writes keys as JSON: with quotes around them they would hash to another partition than the
-        instrument's records, and come back as other keys.
-        """
-        kafka = self.settings.kafka
-        table: Any = self.app.Table(
-            name, key_type=str, value_type=bytes, partitions=kafka.market_partitions, use_partitioner=True,
-            changelog_topic=self.app.topic(
-                f"{self.settings.processor.app_id}-{name}-changelog", key_type=str, value_type=bytes,
-                key_serializer="raw", value_serializer="raw", partitions=kafka.market_partitions, compacting=True,
-                internal=True, replicas=kafka.replication_factor, config={"max.message.bytes": MAX_FETCH_BYTES},
-            ),
-        )  # fmt: skip
-        table.key_serializer = table.value_serializer = "raw"
-        return table
-
     def _wire(self) -> None:
-        app, books = self.app, self.books
-        partitions = self.settings.kafka.market_partitions
-        for topic in (BOOK.name, STATUS.name):
-            source = app.topic(
-                topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw",
-                partitions=partitions, allow_empty=True,
-            )  # fmt: skip
-
-            async def never(stream: Any) -> None:
-                # The batches go to the handlers below; the agent makes Faust subscribe and assign the topic.
-                async for _ in stream:
-                    pass
-
-            app.agent(source, name=f"processors.{topic}")(never)
-        app.transport = BatchTransport(
-            app.conf.broker_consumer, app,
-            handlers={BOOK.name: books.on_book_batch, STATUS.name: books.on_status_batch},
-        )  # fmt: skip
+        app = self.app
+        for topic in self.handlers:
+            subscribe(app, topic, self.settings.kafka.market_partitions)
+        app.transport = BatchTransport(app.conf.broker_consumer, app, handlers=self.handlers)
         app.on_partitions_revoked.connect(cast(Any, self._on_revoked), weak=False)
         app.on_partitions_assigned.connect(cast(Any, self._on_assigned), weak=False)
         app.before_stop = self._before_stop
         self.table.on_recover(self._on_recovered)
-        app.timer(ROUND_S, on_leader=False)(self._on_timer)
-        app.timer(0.05, on_leader=False)(self._on_poll)
-        app.timer(CHECK_S, on_leader=False)(self._on_check)
-        app.task(cast(Any, self._on_start))
+        features, streams = self.features.touched(), self.streams
+
+        def touched(book: MirrorBook, partition: int) -> None:
+            if features is not None:
+                features(book, partition)
+            if streams.wanted:
+                streams.changed(book.key)
+
+        self.books.on_touched = touched
+
+        def crossed(symbol: str) -> None:
+            if streams.wanted:
+                streams.changed(f"cross {symbol}")
+                streams.changed("*cross")
+
+        self.crosses.on_change = crossed
+        for seconds, callback in (
+            (0.05, self._on_poll), (CHECK_S, self._on_check), (1.0, self._on_second),
+        ):  # fmt: skip
+            app.timer(seconds, on_leader=False)(callback)
+        for task in (self._watch_loop, self._run_checkpoints, self._run_features, self._repeat_quotes):
+            app.task(cast(Any, task))
         add_views(app, self.table, self)
+
+    def _stopped(self) -> bool:
+        return bool(self.app.should_stop)
 
     # Faust's callbacks.
 
-    async def _on_start(self) -> None:
-        await self.books.watch.measure_loop(lambda: bool(self.app.should_stop))
+    async def _watch_loop(self) -> None:
+        await self.books.watch.measure_loop(self._stopped)
+
+    async def _run_features(self) -> None:
+        await self.features.run(self._stopped)
+
+    async def _repeat_quotes(self) -> None:
+        self.instruments.start()
+        while not self._stopped():
+            await asyncio.sleep(REPEAT_S)
+            keys = [book.key for _, book in self.books.all()] if self.ready else []
+            for number, key in enumerate(keys):
+                self.derived.repeat(key)
+                if number % 100 == 99:
+                    await asyncio.sleep(0)
 
     async def _on_poll(self) -> None:
         self.producer.poll(0)
 
-    async def _on_timer(self) -> None:
-        if self.ready:
-            await self.checkpoints.round(self.books.positions)
+    async def _run_checkpoints(self) -> None:
+        while not self._stopped():
+            await asyncio.sleep(ROUND_S)
+            if self.ready:
+                await self.checkpoints.round(self.books.positions)
+
+    async def _on_second(self) -> None:
+        if not self.ready:
+            return
+        self.crosses.look_again()
+        for partition in list(self.bars.by_partition):
+            position = self.books.positions.get((TRADE.name, partition))
+            waits = (TRADE.name, partition) in self.books.catch_up
+            if position is not None and not waits and self._highwater(TRADE.name, partition) <= position:
+                self.bars.close_quiet(partition)
 
     async def _on_check(self) -> None:
         """Whether the partitions lag; and whether one that recovers has nothing more to read."""
@@ -192,23 +178,29 @@ class Processor:
                 books.reached(topic, partition, end)
 
     def _idle(self, tp: Any) -> bool:
-        """Whether Kafka's last answer for this partition came well after the last batch that was processed."""
-        asked = self._asked.get(tp)
+        """Whether nothing of this partition was processed for a while."""
         now = (self.books.positions.get((tp.topic, tp.partition)), time.monotonic())
-        if asked is None or asked[0] != now[0]:
-            self._asked[tp] = now
+        since = self._idle_since.get(tp)
+        if since is None or since[0] != now[0]:
+            self._idle_since[tp] = now
             return False
-        return now[1] - asked[1] > IDLE_S
+        return now[1] - since[1] > IDLE_S
 
     async def _on_revoked(self, _: Any, revoked: Any, **__: Any) -> None:
-        partitions = {tp.partition for tp in revoked if tp.topic in (BOOK.name, STATUS.name)}
+        partitions = {tp.partition for tp in revoked if tp.topic in self.handlers}
         self.ready, self.books.suspended = False, True
         if partitions:
             # The flow is suspended: nothing is applied between this checkpoint and the next owner's first read.
             self.books.say_leaving(partitions)
             await self.checkpoints.write_all(self.books.positions, partitions)
             self.producer.poll(0)
-            self.books.drop(partitions)
+            self._drop(partitions)
+
+    def _drop(self, partitions: set[int]) -> None:
+        self.features.drop(partitions)
+        self.books.drop(partitions)
+        self.bars.drop(partitions)
+        self.crosses.drop(partitions)
 
     async def _on_assigned(self, _: Any, assigned: Any, **__: Any) -> None:
         self.counts.rebalances += 1
@@ -219,22 +211,23 @@ class Processor:
         """The table holds every checkpoint again: load the books, and note how far the log reaches now."""
         consumer: Any = self.app.consumer
         books = self.books
-        mine = [tp for tp in consumer.assignment() if tp.topic in (BOOK.name, STATUS.name)]
+        mine = [tp for tp in consumer.assignment() if tp.topic in self.handlers and tp.topic != BBO_BY_GROUP.name]
         held = {tp.partition for tp in mine}
-        books.drop(set(books.by_partition) - held)
-        self._asked.clear()
+        self._drop(set(books.by_partition) - held)
+        self._idle_since.clear()
         if mine:
             ends = await consumer.highwaters(*mine)
             for tp in mine:
                 books.by_partition.setdefault(tp.partition, {})
                 if end := ends.get(tp, 0):
                     books.catch_up[(tp.topic, tp.partition)] = end
-        for number, key in enumerate(list(self.table.keys())):
-            partition = self.partition_of(key)
-            if partition in held and books.get(key, partition) is None:
-                log.warning("the table's %s is no book", key)
-            if number % 50 == 49:
-                await asyncio.sleep(0)
+        for table, restore in ((self.table, books.get), (self.bar_table, self.bars.get)):
+            for number, key in enumerate(list(table.keys()) if table is not None else ()):
+                partition = self.partition_of(key)
+                if partition in held:
+                    restore(key, partition)
+                if number % 50 == 49:
+                    await asyncio.sleep(0)
         books.suspended = False
         books.watch.checked_s = time.monotonic()
         for partition in held:
@@ -246,13 +239,18 @@ class Processor:
             self.books.say_leaving(list(self.books.by_partition))
             await self.checkpoints.write_all(self.books.positions)
         self.ready, self.books.suspended = False, True
+        self.streams.close()
+        await asyncio.to_thread(self.instruments.stop)
         await asyncio.to_thread(self.producer.flush, 10)
 
     # What the views ask.
 
     def partition_of(self, key: str) -> int:
-        """The partition of a key, as every producer of the bus and Kafka's own clients hash it."""
-        partition = self.app.consumer.key_partition(BOOK.name, key.encode())
+        """The partition of a key, as every producer of the bus and Kafka's own clients hash it; -1: not known yet."""
+        try:
+            partition = self.app.consumer.key_partition(BOOK.name, key.encode())
+        except Exception:  # the consumer has not started
+            return -1
         return -1 if partition is None else partition
 
     def find(self, key: str) -> tuple[int, MirrorBook] | None:

@@ -11,7 +11,7 @@ from bus.producer import Producer
 from processors.metrics import Counts
 from processors.mirror_book import MirrorBook
 from schemas.codec import codec
-from schemas.topics import BBO, DEAD_LETTER, PROOF
+from schemas.topics import BBO, BBO_BY_GROUP, DEAD_LETTER, PROOF
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +21,13 @@ PAYLOAD_MAX = 65_536
 class Derived:
     """Writes derived.bbo, derived.proof and dead.letter. A record that the full queue refuses is counted as dropped."""
 
-    def __init__(self, producer: Producer, counts: Counts) -> None:
+    def __init__(self, producer: Producer, counts: Counts, *, groups: bool = False) -> None:
         self._producer = producer
         self._counts = counts
+        self._groups = groups
+        """Write each best bid and offer to derived.bbo_by_group too."""
+        self._said: dict[str, tuple[str, bytes]] = {}
+        """(symbol, record) by key, to be repeated."""
         self._encode_bbo = codec("Bbo").encode
         self._encode_proof = codec("BookProof").encode
         self._encode_dead_letter = codec("DeadLetter").encode
@@ -44,8 +48,17 @@ class Derived:
             "price_exp": own.price_exp, "size_exp": own.size_exp,
             "ts_venue_us": book.ts_venue_us, "ts_received_ns": book.ts_received_ns,
         }  # fmt: skip
-        if self._put(BBO.name, book.key, self._encode_bbo(record)):
+        value = self._encode_bbo(record)
+        if self.put(BBO.name, book.key, value):
             self._counts.bbo += 1
+        if self._groups:
+            self._said[book.key] = (book.symbol, value)
+            self.put(BBO_BY_GROUP.name, book.symbol, value)
+
+    def repeat(self, key: str) -> None:
+        """Say the book's best bid and offer again to those who watch over all venues."""
+        if (said := self._said.get(key)) is not None:
+            self.put(BBO_BY_GROUP.name, *said)
 
     def proof(self, book: MirrorBook, matches: bool) -> None:
         """Write the digest of the book as it is now, at a key frame."""
@@ -53,7 +66,7 @@ class Derived:
             "venue": book.venue, "symbol": book.symbol, "epoch": book.epoch, "index": book.index,
             "venue_seq": book.venue_seq, "digest": book.book.digest(), "matches": matches,
         }  # fmt: skip
-        self._put(PROOF.name, book.key, self._encode_proof(record))
+        self.put(PROOF.name, book.key, self._encode_proof(record))
 
     def dead_letter(self, topic: str, partition: int, offset: int, payload: bytes | None, error: str) -> None:
         """Write what could not be read, with where it stands."""
@@ -64,13 +77,15 @@ class Derived:
             "source_topic": topic, "source_partition": partition, "source_offset": offset, "error": error[:1000],
             "payload": payload[:PAYLOAD_MAX], "payload_size": len(payload), "ts_ns": time.time_ns(),
         }  # fmt: skip
-        self._put(DEAD_LETTER.name, topic, self._encode_dead_letter(record))
+        self.put(DEAD_LETTER.name, topic, self._encode_dead_letter(record))
 
     def forget(self, key: str) -> None:
         """The book is another process's from now on."""
         self._last.pop(key, None)
+        self._said.pop(key, None)
 
-    def _put(self, topic: str, key: str, value: bytes) -> bool:
+    def put(self, topic: str, key: str, value: bytes) -> bool:
+        """Queue one record; False, and counted as dropped, when the queue is full."""
         try:
             self._producer.send(topic, key, value)
         except QueueFull:

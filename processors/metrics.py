@@ -33,6 +33,12 @@ class Counts:
     crossed: int = _counter("Events after which the best bid was at or above the best ask")
     dead_letters: int = _counter("Records that could not be read, written to dead.letter")
     bbo: int = _counter("Records written to derived.bbo")
+    depth: int = _counter("Records written to derived.depth")
+    microstructure: int = _counter("Records written to derived.microstructure")
+    crosses: int = _counter("Records written to derived.cross")
+    bars: int = _counter("Records written to derived.bar")
+    trades: int = _counter("Trades read")
+    trades_too_late: int = _counter("Trades that came after a bar of theirs was forgotten, and are not in it")
     dropped: int = _counter("Derived records not written because Kafka was behind")
     checkpoints: int = _counter("Books written to the table")
     checkpoint_bytes: int = _counter("Bytes of checkpoints written to the tables")
@@ -52,6 +58,9 @@ class Gauges:
     """Age of the newest processed record, by partition of market.book."""
     lagging: Callable[[], int] = int
     loop_lag_s: Callable[[], float] = float
+    waiting: Callable[[], Mapping[str, int]] = dict
+    """Books that wait for their turn, by lane."""
+    streams: Callable[[], int] = int
     failed_deliveries: Callable[[], int] = int
     producer_queue: Callable[[], int] = int
     partitions: Callable[[], int] = int
@@ -83,10 +92,15 @@ class ProcessorMetrics:
         for partition, number in self.gauges.delay_ms().items():
             delay.add_metric([partition], number)
         yield delay
+        waiting = GaugeMetricFamily("processor_waiting", "Changed books that wait to be written", labels=["lane"])
+        for lane, number in self.gauges.waiting().items():
+            waiting.add_metric([lane], number)
+        yield waiting
         for name, text, read in (
             ("failed_deliveries", "Derived records that Kafka did not take", self.gauges.failed_deliveries),
             ("producer_queue", "Derived records waiting for Kafka", self.gauges.producer_queue),
             ("partitions", "Partitions of market.book that this process holds", self.gauges.partitions),
+            ("stream_clients", "Clients of the server-sent events", self.gauges.streams),
             ("lagging_partitions", "Partitions whose books are LAGGING", self.gauges.lagging),
             ("loop_lag_seconds", "Worst delay of the event loop since the last scrape", self.gauges.loop_lag_s),
         ):

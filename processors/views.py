@@ -1,12 +1,21 @@
-"""The web views, read-only: any worker answers for any book, by asking the worker that holds its key.
+"""The web views, read-only: any worker answers for any key, by asking the worker that holds it.
 
-========================  ==============================================================================
-``/books``                every book of this worker with its state, best bid and offer (``?venue=``)
-``/books/VENUE/SYMBOL``   one book, all levels or ``?depth=N``; the symbol as it is written, BTC/USDT:USDT
-``/healthz``              alive, and the next offset to process of each partition
-``/readyz``               200 once partitions are assigned and the table is recovered, else 503
-``/metrics``              Prometheus
-========================  ==============================================================================
+=============================  =========================================================================
+``/books``                     every book of this worker with its state, best bid and offer (``?venue=``)
+``/books/VENUE/SYMBOL``        one book, all levels or ``?depth=N``; the symbol as it is written, BTC/USDT:USDT
+``/bbo?symbol=``               the best bid and offer of one instrument, all venues side by side
+``/cross/BASE/QUOTE``          best bid and best offer over all venues; QUOTE may be USDT:USDT
+``/bars/VENUE/SYMBOL``         bars, ``?interval=1s|1m|1h&limit=``, the open one last
+``/instruments``               every instrument (``?venue=&base=&quote=&state=``)
+``/status``                    books of all workers by state, and those in ``?state=``
+``/stream/books/VENUE/SYMBOL`` server-sent events: the book at each change, conflated (``?depth=``)
+``/stream/cross``              the same for crosses (``?symbol=``; without: those that this worker holds)
+``/openapi.json``              all of this for machines
+``/healthz`` ``/readyz``       alive and positions; 200 once partitions are assigned and the tables recovered, else 503
+``/metrics``                   Prometheus
+=============================  =========================================================================
+
+Errors are ``{"error": reason}``: 400 what was asked makes no sense, 404 there is no such thing, 503 ask again.
 """
 
 from __future__ import annotations
@@ -14,92 +23,266 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from aiohttp import web
+
 from market.decimals import format_decimal
+from processors.bar import INTERVALS_S
 from processors.mirror_book import MirrorBook
+from processors.openapi import describe
+from processors.routing import Elsewhere, NotReady, Router
+from processors.streams import CLIENTS_MAX
 from schemas.topics import market_key
 
 if TYPE_CHECKING:
     from processors.app import Processor
 
-
-def book_view(book: MirrorBook, state: str, reason: str, depth: int | None) -> dict[str, Any]:
-    """One book as JSON: decimal texts, best first."""
-    bids, asks = book.book.level_texts(depth)
-    return {**_head(book, state, reason), "bids": bids, "asks": asks}
-
-
-def summary_view(book: MirrorBook, state: str, reason: str) -> dict[str, Any]:
-    """One line of the list of books."""
-    pe, se = book.book.price_exp, book.book.size_exp
-    best = {
-        side: None if level is None else [format_decimal(level[0], pe), format_decimal(level[1], se)]
-        for side, level in (("bid", book.book.bids.best()), ("ask", book.book.asks.best()))
-    }
-    return {**_head(book, state, reason), **best, "levels": len(book.book.bids) + len(book.book.asks)}
+STATES = ("SYNCING", "LIVE", "LAGGING", "STALE", "GAP", "RECOVERING", "HALTED", "DELISTED")
+INTERVALS = {"1s": 1, "1m": 60, "1h": 3600}
+assert tuple(INTERVALS.values()) == INTERVALS_S
+LISTED_MAX = 1000
+RECOVERS = "this worker reads on from its checkpoint; ask again"
 
 
-def _head(book: MirrorBook, state: str, reason: str) -> dict[str, Any]:
-    received = book.ts_received_ns
-    return {
-        "venue": book.venue,
-        "symbol": book.symbol,
-        "state": state,
-        "reason": reason,
-        "epoch": book.epoch,
-        "index": book.index,
-        "venue_seq": book.venue_seq,
-        "ts_venue_us": book.ts_venue_us,
-        "ts_received_ns": received,
-        "age_ms": max(0, time.time_ns() - received) // 1_000_000 if received else None,
-    }
+class Refused(Exception):
+    """The request cannot be answered: ``status`` and the reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def whole(request: Any, name: str, default: int | None, most: int) -> int | None:
+    """A whole number of the query from 1 to ``most``; raises Refused."""
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 7 and 0 < int(text) <= most):
+        raise Refused(400, f"{name} is a whole number from 1 to {most}, not {text[:20]!r}")
+    return int(text)
+
+
+def choice(request: Any, name: str, choices: Any) -> str | None:
+    """One of these words, or None when it is not asked for; raises Refused."""
+    text = request.query.get(name)
+    if text is not None and text not in choices:
+        raise Refused(400, f"{name} is one of {', '.join(choices)}, not {text[:20]!r}")
+    return text
+
+
+class Answers:
+    """What the views say, from what this worker holds."""
+
+    def __init__(self, processor: Processor) -> None:
+        self._p = processor
+
+    def head(self, book: MirrorBook, partition: int) -> dict[str, Any]:
+        """What every answer about a book carries."""
+        received = book.ts_received_ns
+        return {
+            "venue": book.venue,
+            "symbol": book.symbol,
+            "state": self._p.books.state(book, partition),
+            "reason": self._p.books.reason(book, partition),
+            "epoch": book.epoch,
+            "index": book.index,
+            "offset": book.offset,
+            "venue_seq": book.venue_seq,
+            "ts_venue_us": book.ts_venue_us,
+            "ts_received_ns": received,
+            "age_ms": max(0, time.time_ns() - received) // 1_000_000 if received else None,
+        }
+
+    def summary(self, book: MirrorBook, partition: int) -> dict[str, Any]:
+        """One line of the list of books."""
+        pe, se = book.book.price_exp, book.book.size_exp
+        best = {
+            side: None if level is None else [format_decimal(level[0], pe), format_decimal(level[1], se)]
+            for side, level in (("bid", book.book.bids.best()), ("ask", book.book.asks.best()))
+        }
+        return {**self.head(book, partition), **best, "levels": len(book.book.bids) + len(book.book.asks)}
+
+    def book(self, venue: str, symbol: str, depth: int | None) -> dict[str, Any]:
+        """One book: decimal texts, best first; raises Refused."""
+        key = market_key(venue, symbol)
+        found = self._p.find(key)
+        if found is None:
+            if not self._p.ready or self._p.books.recovering(self._p.partition_of(key)):
+                raise Refused(503, RECOVERS)
+            raise Refused(404, f"no book of {venue} {symbol}; /books lists those of each worker")
+        bids, asks = found[1].book.level_texts(depth)
+        return {**self.head(found[1], found[0]), "bids": bids, "asks": asks}
+
+    def bbo(self, symbol: str) -> dict[str, Any]:
+        """All venues of a symbol side by side; raises Refused."""
+        group, now_s = self._group(symbol), time.time()
+        quotes = []
+        for venue in sorted(group.quotes):
+            quote = group.quotes[venue]
+            r = quote.record
+            pe, se = r["price_exp"], r["size_exp"]
+            sides = {
+                side: [format_decimal(r[f"{side}_price"], pe), format_decimal(r[f"{side}_size"], se)]
+                if r[f"{side}_size"] else None for side in ("bid", "ask")
+            }  # fmt: skip
+            own = {name: r[name] for name in ("venue", "state", "epoch", "index", "offset", "partition", "ts_received_ns")}
+            age_ms = max(0, time.time_ns() - r["ts_received_ns"]) // 1_000_000
+            quotes.append({**own, **sides, "age_ms": age_ms, "repeated_ms": max(0, int((now_s - quote.heard_s) * 1000))})
+        return {"symbol": symbol, "venues": quotes}
+
+    def cross(self, symbol: str) -> dict[str, Any]:
+        """Best bid and offer over all venues; raises Refused."""
+        return self._p.crosses.view(self._group(symbol))
+
+    def _group(self, symbol: str) -> Any:
+        if "cross" not in self._p.settings.processor.derived:
+            raise Refused(404, "this deployment derives no crosses (processor.derived)")
+        group = self._p.crosses.find(symbol, self._p.partition_of(symbol))
+        if group is None:
+            if not self._p.ready:
+                raise Refused(503, RECOVERS)
+            raise Refused(404, f"no venue has a book of {symbol}; /instruments lists what there is")
+        return group
+
+    def bars(self, venue: str, symbol: str, interval: str, limit: int) -> dict[str, Any]:
+        """Bars of one instrument; raises Refused."""
+        if "bar" not in self._p.settings.processor.derived:
+            raise Refused(404, "this deployment derives no bars (processor.derived)")
+        key = market_key(venue, symbol)
+        partition = self._p.partition_of(key)
+        found = self._p.bars.view(key, partition, INTERVALS[interval], limit)
+        if found is None:
+            if not self._p.ready:
+                raise Refused(503, RECOVERS)
+            raise Refused(404, f"no trade of {venue} {symbol} was seen since this worker took it over")
+        return {"venue": venue, "symbol": symbol, "interval": interval, "bars": found}
+
+    def status(self, state: str | None) -> dict[str, Any]:
+        """This worker's books by state, and the first of those in one state."""
+        rows = [self.head(book, partition) for partition, book in list(self._p.books.all())]
+        chosen = [row for row in rows if state is not None and row["state"] == state]
+        return {"states": self._p.states(), "books": chosen[:LISTED_MAX]}
+
+    def instruments(self, request: Any) -> dict[str, Any]:
+        """Every instrument that passes the query's filters; raises Refused."""
+        if not self._p.instruments.complete:
+            raise Refused(503, "market.instrument is still being read; ask again")
+        choice(request, "state", ("TRADING", "HALTED", "DELISTED"))
+        wanted = {name: request.query[name] for name in ("venue", "base", "quote", "state") if name in request.query}
+        found = [r for r in self._p.instruments.all() if all(r[name] == value for name, value in wanted.items())]
+        return {"count": len(found), "instruments": found}
 
 
 def add_views(app: Any, table: Any, processor: Processor) -> None:
     """Register the views on the Faust app's web server."""
+    answers, router = Answers(processor), Router(app, table, processor)
 
-    @app.page("/books")
-    async def books(view: Any, request: Any) -> Any:
+    def page(path: str, key_of: Any, answer: Any) -> None:
+        """``answer(request, **parts)`` is asked of the worker that holds ``key_of(request, **parts)``, or of any."""
+
+        async def respond(view: Any, request: Any, **parts: str) -> Any:
+            try:
+                if key_of is not None and (key := key_of(request, **parts)) is not None:
+                    await router.require(key, request)
+                return view.json(answer(request, **parts))
+            except Refused as refused:
+                return view.json({"error": str(refused)}, status=refused.status)
+            except Elsewhere as other:
+                return web.Response(text=other.text, status=other.status, content_type="application/json")
+            except NotReady as error:
+                return view.json({"error": str(error)}, status=503)
+
+        app.page(path)(respond)
+
+    def key(_: Any, venue: str, symbol: str) -> str:
+        return market_key(venue, symbol)
+
+    def group(_: Any, base: str, quote: str) -> str:
+        return f"{base}/{quote}"
+
+    def asked_symbol(request: Any) -> str:
+        if not (symbol := request.query.get("symbol")):
+            raise Refused(400, "name a symbol: /bbo?symbol=BTC/USDT")
+        return symbol
+
+    def interval(request: Any) -> str:
+        return choice(request, "interval", INTERVALS) or "1m"
+
+    def books(request: Any) -> dict[str, Any]:
         venue = request.query.get("venue")
-        found = [
-            summary_view(book, processor.books.state(book, partition), processor.books.reason(book, partition))
-            for partition, book in processor.books.all()
-            if venue is None or book.venue == venue
-        ]
-        return view.json({"worker": processor.url, "books": sorted(found, key=lambda b: (b["venue"], b["symbol"]))})
+        found = [answers.summary(b, p) for p, b in processor.books.all() if venue is None or b.venue == venue]
+        return {"worker": processor.url, "books": sorted(found, key=lambda b: (b["venue"], b["symbol"]))}
 
-    @app.page("/books/{venue}/{symbol:.+}")
-    async def book(view: Any, request: Any, venue: str, symbol: str) -> Any:
-        depth: int | None = None
-        if (text := request.query.get("depth")) is not None:
-            if not (text.isascii() and text.isdigit() and 0 < len(text) <= 6 and int(text) > 0):
-                return view.json({"error": f"depth is a number of levels from 1, not {text[:20]!r}"}, status=400)
-            depth = int(text)
-        key = market_key(venue, symbol)
-        from faust.exceptions import SameNode
+    page("/books", None, books)
+    page("/books/{venue}/{symbol:.+}", key, lambda r, venue, symbol: answers.book(
+        venue, symbol, whole(r, "depth", None, 1_000_000)))  # fmt: skip
+    page("/bbo", asked_symbol, lambda r: answers.bbo(asked_symbol(r)))
+    page("/cross/{base}/{quote:.+}", group, lambda _, base, quote: answers.cross(f"{base}/{quote}"))
+    page("/bars/{venue}/{symbol:.+}", key, lambda r, venue, symbol: answers.bars(
+        venue, symbol, interval(r), whole(r, "limit", 100, 240) or 100))  # fmt: skip
+    page("/instruments", None, answers.instruments)
+    page("/openapi.json", None, lambda _: describe())
+    page("/healthz", None, lambda _: processor.health())
+
+    @app.page("/status")
+    async def status(view: Any, request: Any) -> Any:
+        try:
+            own = answers.status(choice(request, "state", STATES))
+        except Refused as refused:
+            return view.json({"error": str(refused)}, status=refused.status)
+        return view.json(await router.add_others("/status", request, own))
+
+    @app.page("/stream/books/{venue}/{symbol:.+}")
+    async def stream_book(view: Any, request: Any, venue: str, symbol: str) -> Any:
+        own = market_key(venue, symbol)
+
+        def shown() -> Any:
+            try:
+                return answers.book(venue, symbol, depth)
+            except Refused:
+                return None
 
         try:
-            return await app.router.route_req(table.name, key, view.web, request)
-        except SameNode:
-            pass
-        except Exception as error:  # no assignment yet, or the other worker does not answer
-            if not processor.ready:
-                return view.json({"error": "this worker has no partitions yet; ask again"}, status=503)
-            text = f"the worker that holds this book does not answer: {type(error).__name__}"
-            return view.json({"error": text}, status=503)
-        found = processor.find(key)
-        if found is None:
-            if not processor.ready or processor.books.recovering(processor.partition_of(key)):
-                return view.json({"error": "this worker reads on from its checkpoint; ask again"}, status=503)
-            text = f"no book of {venue} {symbol}; /books lists those of each worker"
-            return view.json({"error": text}, status=404)
-        partition, mirrored = found
-        return view.json(book_view(
-                mirrored, processor.books.state(mirrored, partition), processor.books.reason(mirrored, partition), depth
-            ))
+            depth = whole(request, "depth", 10, 1000)
+            answers_here(own, request)
+            answers.book(venue, symbol, 1)
+        except Refused as refused:
+            return view.json({"error": str(refused)}, status=refused.status)
+        return await processor.streams.serve(request, [own], shown)
 
-    @app.page("/healthz")
-    async def healthz(view: Any, _: Any) -> Any:
-        return view.json(processor.health())
+    @app.page("/stream/cross")
+    async def stream_cross(view: Any, request: Any) -> Any:
+        symbol, told = request.query.get("symbol"), dict[str, str]()
+
+        def shown() -> Any:
+            if symbol is not None:
+                try:
+                    return answers.cross(symbol)
+                except Refused:
+                    return None
+            groups = [g for held in processor.crosses.by_partition.values() for g in held.values()]
+            new = {g.symbol: str(g.last) for g in groups}
+            changed = [g for g in groups if told.get(g.symbol) != new[g.symbol]]
+            told.update(new)
+            return [processor.crosses.view(g) for g in changed]
+
+        try:
+            if symbol is not None:
+                answers_here(symbol, request)
+                answers.cross(symbol)
+        except Refused as refused:
+            return view.json({"error": str(refused)}, status=refused.status)
+        return await processor.streams.serve(request, [f"cross {symbol}" if symbol else "*cross"], shown)
+
+    def answers_here(own: str, request: Any) -> None:
+        """Redirect a stream to the worker that holds the key; raises Refused, or web.HTTPTemporaryRedirect."""
+        if processor.streams.clients >= CLIENTS_MAX:
+            raise Refused(503, f"{CLIENTS_MAX} clients listen already; ask another worker")
+        try:
+            other = router.owner(own)
+        except NotReady as error:
+            raise Refused(503, str(error)) from None
+        if other is not None:
+            raise web.HTTPTemporaryRedirect(f"{other}{request.path_qs}")
 
     @app.page("/readyz")
     async def readyz(view: Any, _: Any) -> Any:

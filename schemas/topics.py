@@ -41,6 +41,12 @@ MARK_PRICE = Topic("market.mark_price", "MarkPrice", "venue|symbol", retention_m
 OPEN_INTEREST = Topic("market.open_interest", "OpenInterest", "venue|symbol", retention_ms=7 * 24 * HOUR_MS)
 LIQUIDATION = Topic("market.liquidation", "Liquidation", "venue|symbol", retention_ms=7 * 24 * HOUR_MS)
 BBO = Topic("derived.bbo", "Bbo", "venue|symbol", retention_ms=HOUR_MS)
+BBO_BY_GROUP = Topic("derived.bbo_by_group", "Bbo", "symbol", retention_ms=HOUR_MS)
+"""The same records keyed by the symbol alone, so that one worker sees all venues of an instrument."""
+DEPTH = Topic("derived.depth", "Depth", "venue|symbol", retention_ms=HOUR_MS)
+MICROSTRUCTURE = Topic("derived.microstructure", "Microstructure", "venue|symbol", retention_ms=HOUR_MS)
+CROSS = Topic("derived.cross", "Cross", "symbol", retention_ms=HOUR_MS)
+BAR = Topic("derived.bar", "Bar", "venue|symbol", retention_ms=7 * 24 * HOUR_MS)
 PROOF = Topic("derived.proof", "BookProof", "venue|symbol", retention_ms=24 * HOUR_MS)
 OPPORTUNITY = Topic("derived.opportunity", "Opportunity", "instrument group", partitions=1, retention_ms=3 * 24 * HOUR_MS)
 

@@ -1,0 +1,227 @@
+"""What one processor derives and shows of two venues of the same instruments, checked against the log itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from bus.consumer import TailReader
+from cli.views import Views
+from processors.openapi import describe
+from schemas.codec import codec
+from schemas.topics import BAR, BBO, BOOK, CROSS, DEPTH, MICROSTRUCTURE, TRADE
+from simulator.synthetic import SyntheticVenue
+from tests.e2e.rooms import Rooms, rooms_of, section, unified
+
+INSTRUMENTS = 5
+SYMBOL = "BTC/USDT:USDT"
+
+
+@pytest.fixture
+async def running(kafka: str, settings, unique: str, tmp_path: Path):
+    """Two synthetic venues with the same instruments, their collectors, one processor; all books LIVE."""
+    names = [f"one-{unique}", f"two-{unique}"]
+    venues = [SyntheticVenue("binance-usdm", instruments=INSTRUMENTS, rate=200, levels=40, seed=s) for s in (1, 2)]
+    for venue in venues:
+        await venue.start()
+    own = settings(
+        kafka={"bootstrap_servers": kafka},
+        venues={name: section("binance-usdm", venue) for name, venue in zip(names, venues, strict=True)},
+    )
+    async with rooms_of(own, tmp_path) as rooms:
+        await rooms.processor()
+        for name in names:
+            await rooms.collector(name, name)
+        for name in names:
+            await rooms.live(name, INSTRUMENTS)
+        yield rooms, names, venues
+    for venue in venues:
+        await venue.stop()
+
+
+def read(rooms: Rooms, topic: str, record: str, names: list[str]) -> list[tuple[Any, dict[str, Any]]]:
+    """Every record of the topic about these venues, with its message."""
+    reader = TailReader(rooms.settings, [topic])
+    found = [(m, codec(record).decode(m.value())) for m in reader.read_to_end()]
+    reader.close()
+    if record == "Cross":
+        return [(m, r) for m, r in found if {r["bid_venue"], r["ask_venue"]} & set(names)]
+    return [(m, r) for m, r in found if r["venue"] in names]
+
+
+def books_of(events: list[tuple[Any, dict[str, Any]]]) -> dict[tuple[str, str, int, int], tuple[dict, dict, int]]:
+    """Every state that every book went through, from the log alone: (bids, asks, offset) with decimals."""
+    out: dict[tuple[str, str, int, int], tuple[dict, dict, int]] = {}
+    now: dict[tuple[str, str], tuple[dict, dict]] = {}
+    for message, event in sorted(events, key=lambda e: (e[0].partition(), e[0].offset())):
+        key = event["venue"], event["symbol"]
+        if event["kind"] != "DELTA":
+            now[key] = ({}, {})
+        if key not in now:
+            continue
+        for side, name in zip(now[key], ("bid", "ask"), strict=True):
+            for price, size in zip(event[f"{name}_prices"], event[f"{name}_sizes"], strict=True):
+                exact = Decimal(price).scaleb(event["price_exp"])
+                side[exact] = Decimal(size).scaleb(event["size_exp"])
+                if not size:
+                    side.pop(exact)
+        out[(*key, event["epoch"], event["index"])] = (dict(now[key][0]), dict(now[key][1]), message.offset())
+    return out
+
+
+@pytest.mark.broker
+async def test_every_derived_record_is_what_its_source_in_the_log_gives(running) -> None:
+    rooms, names, _ = running
+    await asyncio.sleep(6)
+    derived = {
+        topic.name: await asyncio.to_thread(read, rooms, topic.name, topic.record, names)
+        for topic in (BBO, DEPTH, MICROSTRUCTURE, CROSS, BAR)
+    }
+    books = books_of(await asyncio.to_thread(read, rooms, BOOK.name, "BookEvent", names))
+    assert all(len(records) > 20 for records in derived.values()), {t: len(r) for t, r in derived.items()}
+
+    for _, r in derived[BBO.name] + derived[MICROSTRUCTURE.name]:
+        if r["epoch"] < 0 or r["state"] != "LIVE":
+            continue
+        bids, asks, _ = books[(r["venue"], r["symbol"], r["epoch"], r["index"])]
+        if "bid_price" in r:
+            assert Decimal(r["bid_price"]).scaleb(r["price_exp"]) == max(bids)
+            assert Decimal(r["ask_size"]).scaleb(r["size_exp"]) == asks[min(asks)]
+        else:
+            assert Decimal(r["mid"]).scaleb(r["price_exp"] - 1) == (max(bids) + min(asks)) / 2
+    times: dict[Any, list[int]] = {}
+    for message, r in derived[DEPTH.name]:
+        if r["epoch"] < 0:
+            continue
+        bids, asks, _ = books[(r["venue"], r["symbol"], r["epoch"], r["index"])]
+        shown = [Decimal(p).scaleb(r["price_exp"]) for p in r["bid_prices"]]
+        assert shown == sorted(bids, reverse=True)[:25]
+        sizes = [Decimal(s).scaleb(r["size_exp"]) for s in r["ask_sizes"]]
+        assert sizes == [asks[p] for p in sorted(asks)[:25]]
+        times.setdefault((r["venue"], r["symbol"]), []).append(message.timestamp()[1])
+    assert min(b - a for t in times.values() for a, b in pairwise(sorted(t))) >= 49
+    crossed = 0
+    for _, r in derived[CROSS.name]:
+        for side in ("bid", "ask"):
+            if r[f"{side}_venue"]:
+                key = (r[f"{side}_venue"], r["symbol"], r[f"{side}_epoch"], r[f"{side}_index"])
+                bids, asks, _ = books[key]
+                best = max(bids) if side == "bid" else min(asks)
+                assert Decimal(r[f"{side}_price"]).scaleb(r[f"{side}_price_exp"]) == best
+        crossed += r["venues"] == 2
+    assert crossed > 20
+
+    trades = await asyncio.to_thread(read, rooms, TRADE.name, "Trade", names)
+    grouped: dict[Any, list[Any]] = {}
+    for message, t in trades:
+        start = t["ts_venue_us"] // 1_000_000 * 1_000_000
+        grouped.setdefault((t["venue"], t["symbol"], start), []).append((t["ts_venue_us"], message.offset(), t))
+    last = {(r["venue"], r["symbol"], r["start_us"]): r for _, r in derived[BAR.name] if r["interval_s"] == 1}
+    assert len(last) > 10
+    for key, bar in last.items():
+        group = [t for _, offset, t in sorted(grouped[key], key=lambda g: g[:2]) if offset <= bar["offset"]]
+        prices = [Decimal(t["price"]).scaleb(t["price_exp"]) for t in group]
+        shown = [Decimal(bar[n]).scaleb(bar["price_exp"]) for n in ("open", "high", "low", "close")]
+        assert shown == [prices[0], max(prices), min(prices), prices[-1]]
+        assert bar["trades"] == len(group)
+        assert Decimal(bar["volume"]) == sum(Decimal(t["size"]).scaleb(t["size_exp"]) for t in group)
+
+
+@pytest.mark.broker
+async def test_the_views_answer_and_refuse_with_reasons(running) -> None:
+    rooms, names, _ = running
+    views: Views = rooms.views
+    one = names[0]
+
+    async with aiohttp.ClientSession() as session:
+
+        async def ask(path: str) -> tuple[int, Any]:
+            async with session.get(views.url + path) as response:
+                return response.status, await response.json()
+
+        async def both_quote() -> bool:  # the broker is shared: this worker reads the quotes of other tests first
+            _, bbo = await ask(f"/bbo?symbol={SYMBOL}")
+            return {v["venue"] for v in bbo.get("venues", ()) if v["state"] == "LIVE"} >= set(names)
+
+        await rooms.stack.until("both venues' quotes", both_quote, 20)
+        status, bbo = await ask(f"/bbo?symbol={SYMBOL}")
+        mine = {v["venue"]: v for v in bbo["venues"] if v["venue"] in names}
+        assert status == 200 and set(mine) == set(names)
+        assert all(v["state"] == "LIVE" and Decimal(v["bid"][0]) < Decimal(v["ask"][0]) for v in mine.values())
+        _, cross = await ask(f"/cross/{SYMBOL}")
+        assert {cross["bid"]["venue"], cross["ask"]["venue"]} <= {v["venue"] for v in bbo["venues"]}
+        await asyncio.sleep(3)
+        status, bars = await ask(f"/bars/{one}/{SYMBOL}?interval=1s&limit=3")
+        assert status == 200 and 1 <= len(bars["bars"]) <= 3
+        assert [b["start_us"] for b in bars["bars"]] == sorted(b["start_us"] for b in bars["bars"])
+        status, listed = await ask(f"/instruments?venue={one}")
+        assert status == 200 and listed["count"] == INSTRUMENTS
+        status, states = await ask("/status?state=LIVE")
+        assert status == 200 and states["states"]["LIVE"] >= 2 * INSTRUMENTS
+        assert {b["symbol"] for b in states["books"] if b["venue"] == one} == set(map(unified, running[2][0].books))
+        status, described = await ask("/openapi.json")
+        assert status == 200 and described == json.loads(json.dumps(describe()))
+
+        for path, code, reason in (
+            (f"/books/{one}/NOBODY/USDT", 404, "no book of"),
+            (f"/books/{one}/{SYMBOL}?depth=0", 400, "depth is a whole number"),
+            (f"/books/{one}/{SYMBOL}?depth=-1", 400, "depth is a whole number"),
+            ("/bbo", 400, "name a symbol"),
+            ("/bbo?symbol=NO/BODY", 404, "no venue has a book"),
+            ("/cross/NO/BODY", 404, "no venue has a book"),
+            (f"/bars/{one}/{SYMBOL}?interval=2s", 400, "interval is one of 1s, 1m, 1h"),
+            (f"/bars/{one}/{SYMBOL}?limit=9999", 400, "limit is a whole number from 1 to 240"),
+            (f"/bars/{one}/NO/BODY", 404, "no trade"),
+            ("/status?state=WRONG", 400, "state is one of"),
+            (f"/stream/books/{one}/NO/BODY", 404, "no book of"),
+        ):
+            status, answer = await ask(path)
+            assert (status, reason in answer["error"]) == (code, True), (path, status, answer)
+
+
+@pytest.mark.broker
+async def test_a_stream_gives_the_book_at_its_changes_and_the_newest_to_a_slow_reader(running) -> None:
+    rooms, names, _ = running
+    url = f"{rooms.views.url}/stream/books/{names[0]}/{SYMBOL}?depth=2"
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+        async with session.get(url) as response:
+            assert response.headers["Content-Type"] == "text/event-stream"
+            events = []
+            async for line in response.content:
+                if line.startswith(b"data: "):
+                    events.append(json.loads(line[6:]))
+                if len(events) == 8:
+                    break
+        indexes = [e["index"] for e in events]
+        assert indexes == sorted(set(indexes))
+        assert all(e["state"] == "LIVE" and len(e["bids"]) == 2 for e in events)
+        # 40 events a second of this book, at most 10 a second to a client: most were passed over.
+        assert indexes[-1] - indexes[0] > 8
+        async with session.get(f"{rooms.views.url}/stream/cross?symbol={SYMBOL}") as response:
+            line = await response.content.readline()
+            assert json.loads(line[6:])["symbol"] == SYMBOL
+    metrics = await rooms.views.metrics()
+    assert metrics["processor_dropped_total"] == 0
+
+
+@pytest.mark.broker
+async def test_the_description_holds_for_every_answer(running) -> None:
+    rooms, names, _ = running
+    jsonschema = pytest.importorskip("jsonschema")
+    paths = {
+        "/books": "/books", "/books/{venue}/{symbol}": f"/books/{names[0]}/{SYMBOL}", "/bbo": f"/bbo?symbol={SYMBOL}",
+        "/cross/{base}/{quote}": f"/cross/{SYMBOL}", "/bars/{venue}/{symbol}": f"/bars/{names[0]}/{SYMBOL}",
+        "/instruments": "/instruments", "/status": "/status?state=LIVE", "/readyz": "/readyz", "/healthz": "/healthz",
+    }  # fmt: skip
+    await asyncio.sleep(2)
+    for path, asked in paths.items():
+        answer = await rooms.views.get(asked)
+        schema = describe()["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        jsonschema.validate(answer, schema)
