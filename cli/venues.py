@@ -8,6 +8,7 @@ import re
 from rich.console import Console
 from rich.table import Table
 
+from collectors.cex.ccxt_pro import ccxt_ids
 from collectors.venue import ALL_CHANNELS, Venue, adapter, adapter_ids
 
 
@@ -48,4 +49,11 @@ def show(*, markdown: bool, endpoints: bool) -> None:
     for name, channels, proof in rows():
         kind = adapter(name)
         table.add_row(name, channels, proof, *((kind.rest_url, kind.ws_url) if endpoints else ()))
-    Console(width=None if Console().is_terminal else 160).print(table)
+    console = Console(width=None if Console().is_terminal else 160)
+    console.print(table)
+    generic = [name for name in ccxt_ids() if name not in adapter_ids()]
+    console.print(
+        f"\nBy ccxt.pro, without a file of their own ({len(generic)}): books and trades, exact=false, no proof of ours. "
+        "The others can be had this way too, as ccxt:NAME.\n" + ", ".join(generic),
+        highlight=False,
+    )

@@ -9,13 +9,16 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from typing import Any
 
 from bus.connection import require_broker
 from bus.errors import BusError
 from bus.producer import Producer
 from collectors.audit import Auditor
-from collectors.discovery import Discovery, Instrument
+from collectors.ccxt_feed import CcxtFeed
+from collectors.cex.ccxt_pro import CcxtVenue
+from collectors.discovery import Discovery, Instrument, load_listings
 from collectors.errors import CollectorError, MalformedFrame, RestError, VenueUnreachable
 from collectors.mantissas import step_exponent
 from collectors.metrics import CollectorMetrics, Counts, Gauges
@@ -64,7 +67,11 @@ class Collector:
             weight_per_minute=own.rest_weight_per_minute or self.venue.limits.rest_weight_per_minute,
             concurrency=self.venue.limits.rest_concurrency,
         )
-        self.pool = ConnectionPool(
+        self.feed = (
+            CcxtFeed(name, self.venue, own, self.pipeline, self.counts)
+            if isinstance(self.venue, CcxtVenue) else None
+        )  # fmt: skip
+        self.pool = self.feed or ConnectionPool(
             name, self.venue, own.ws_url.rstrip("/"), self.pipeline, self.counts,
             silence_s=settings.collector.stale_connection_s, rest=self.rest,
         )  # fmt: skip
@@ -74,7 +81,8 @@ class Collector:
         """Instrument records by symbol: the whole venue's."""
         self.partition_of: dict[str, int] = {}
         self.partitions: set[int] = set()
-        self.discovery = Discovery(self.venue, self.rest, self.publisher, self.counts, self.known, own.symbols)
+        load = self.feed.listings if self.feed else partial(load_listings, self.venue, self.rest)
+        self.discovery = Discovery(load, self.publisher, self.counts, self.known, own.symbols)
         self.metrics = CollectorMetrics(
             name, self.counts,
             Gauges(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from collectors.errors import CollectorError
@@ -29,15 +29,13 @@ class Discovery:
 
     def __init__(
         self,
-        venue: Venue,
-        rest: RestClient,
+        load: Callable[[], Awaitable[list[Listing]]],
         publisher: Publisher,
         counts: Counts,
         known: Mapping[str, Instrument],
         symbols: tuple[str, ...] = (),
     ) -> None:
-        self._venue = venue
-        self._rest = rest
+        self._load = load
         self._publisher = publisher
         self._counts = counts
         self._known = known
@@ -46,7 +44,7 @@ class Discovery:
 
     async def once(self) -> None:
         """Load, compare, write. Raises CollectorError when the venue's answer cannot be had or read."""
-        listings = self.by_symbol(await load_listings(self._venue, self._rest))
+        listings = self.by_symbol(await self._load())
         if not listings:
             raise CollectorError(f"{self._publisher.venue}: the venue lists no instrument that can be read")
         self._counts.discoveries += 1

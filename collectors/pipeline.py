@@ -93,9 +93,10 @@ class Pipeline:
     def _surprised(self, worker: BookWorker, event: object, frame: bytes, error: Exception, ts_ns: int) -> None:
         """One instrument's trouble must not stop the others."""
         if type(event) in HANDLERS and isinstance(error, DecimalError | EncodeError):
-            self.publisher.dead_letter(frame, f"{type(event).__name__} of {worker.native}: {error}", ts_ns)
+            self.publisher.dead_letter(repr(event).encode()[:4096], f"of {worker.native}: {error}", ts_ns)
             return
         self.counts.internal_errors += 1
         log.error("%s: %s", self.publisher.venue, worker.symbol, exc_info=error)
-        self.publisher.dead_letter(frame, f"{type(error).__name__}: {error}", ts_ns)
+        raw = frame if isinstance(frame, bytes) else repr(event).encode()[:4096]  # ccxt's feed has no frames
+        self.publisher.dead_letter(raw, f"{type(error).__name__}: {error}", ts_ns)
         worker.gap(f"internal error: {type(error).__name__}")

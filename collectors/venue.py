@@ -242,4 +242,12 @@ def adapter(name: str) -> type[Venue]:
     try:
         return _registry()[name]
     except KeyError:
-        raise UnknownVenue(f"no adapter named {name!r}; there are: {', '.join(_registry())}") from None
+        pass
+    from collectors.cex.ccxt_pro import ccxt_adapter
+
+    try:
+        return ccxt_adapter(name)
+    except UnknownVenue:
+        raise UnknownVenue(
+            f"no adapter named {name!r}, and ccxt.pro has none; there are: {', '.join(_registry())}"
+        ) from None

@@ -67,6 +67,9 @@ class VenueSettings(_Section):
         ("book", "trade", "funding", "mark_price", "open_interest", "liquidation"),
         description="what to collect, of what the venue has; ticker is its own best bid and offer, beside the book",
     )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="ccxt's own options, for a venue that ccxt.pro streams"
+    )
     rest_weight_per_minute: int = Field(
         0, ge=0, description="weight of REST calls a minute; 0: the adapter's own limit"
     )
