@@ -45,6 +45,9 @@ bench: setup ## Print what is claimed about speed, as ratios
 	@$(BIN)/python benchmarks/collector.py
 	@$(BIN)/python benchmarks/processor.py
 
+drill-execution: setup ## Thousands of runs of orders under faults and kill -9 (RUNS=5000), and what held
+	@$(BIN)/python -m tests.chaos.execution_drill --runs $(or $(RUNS),5000)
+
 lock: ## Lock the dependencies again (needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header -o requirements.lock

@@ -258,8 +258,9 @@ class CcxtAccount(VenueAccount):
         client_id = str((trade.get("info") or {}).get("c") or "")
         return FillReport(
             str(trade["id"]), client_id, str(trade.get("order") or ""), trade["symbol"],
-            "BUY" if trade["side"] == "buy" else "SELL", price, price_exp, size, size_exp, fee, fee_exp, str(fee_info.get("currency") or ""),
-            trade.get("takerOrMaker") == "maker", int(trade.get("timestamp") or 0) * 1000, source,
+            "BUY" if trade["side"] == "buy" else "SELL", price, price_exp, size, size_exp, fee, fee_exp,
+            str(fee_info.get("currency") or ""), trade.get("takerOrMaker") == "maker",
+            int(trade.get("timestamp") or 0) * 1000, source,
         )  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 placing   PREPARED durable → still valid, not stopped, egress agrees → one socket write → the answer
 no answer UNKNOWN; its exposure stays reserved until the venue shows the order, or cannot find it for long enough
 restart   every order that is not over is resolved with the venue before anything new goes out
-fills     counted in every state, once each by (symbol, trade id), from the stream, from REST and from answers alike
+fills     counted in every state, once each by (symbol, trade id, order: one may trade with oneself), from the stream,
+          from REST and from answers alike
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ class Gateway:
     killed: str = ""
     ready: bool = False
     _by_venue_id: dict[str, str] = field(default_factory=dict)
-    known_trades: set[tuple[str, str]] = field(default_factory=set)
-    parked: dict[tuple[str, str], FillReport] = field(default_factory=dict)
+    known_trades: set[tuple[str, str, str]] = field(default_factory=set)
+    parked: dict[tuple[str, str, str], FillReport] = field(default_factory=dict)
     newest_fill_us: int = 0
     started_ns: int = 0
     symbols: set[str] = field(default_factory=set)
@@ -130,7 +131,7 @@ class Gateway:
             order.reported = max(order.reported, r["filled"])
         elif step == "FILL":
             symbol = r["cause"]
-            self.known_trades.add((symbol, r["trade_id"]))
+            self.known_trades.add((symbol, r["trade_id"], r["venue_order_id"]))
             self.newest_fill_us = max(self.newest_fill_us, r["ts_venue_us"])
             order = self.orders.get(r["order_id"])
             if order is not None:
@@ -235,6 +236,8 @@ class Gateway:
         await self.ask_cancel(order)
 
     async def ask_cancel(self, order: Order) -> None:
+        if order.over:
+            return
         if order.state not in ("CANCELING", "UNKNOWN"):
             await self.to(order, "CANCELING", "asked to")
         if not self.budget.take(self.clock.now_ns(), urgent=True):
@@ -290,7 +293,7 @@ class Gateway:
                 await self.take_fill(fill)
 
     async def take_fill(self, fill: FillReport) -> None:
-        key = (fill.symbol, fill.trade_id)
+        key = (fill.symbol, fill.trade_id, fill.venue_order_id)
         if key in self.known_trades:
             self.counts.fills_again += 1
             return

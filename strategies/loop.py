@@ -93,7 +93,7 @@ class StrategyLoop:
         """key → the Instrument record as read, of those that matter."""
         self.saved_books: Record = {}
         """Where a snapshot's books stood, until they are folded again (recovery.py)."""
-        self._fills: dict[tuple[str, str, str], None] = {}
+        self._fills: dict[tuple[str, ...], None] = {}
         self._decoders = {topic.name: codec(topic.record).decode for topic in INPUTS}
         self._encode_intent = codec("OrderIntent").encode
         self._encode_opportunity = codec("Opportunity").encode
@@ -188,7 +188,7 @@ class StrategyLoop:
         self.strategy.on_terms(terms)
 
     def _fill(self, fill: Record, trigger: Trigger) -> None:
-        unique = (fill["account"], fill["symbol"], fill["trade_id"])
+        unique = (fill["account"], fill["symbol"], fill["trade_id"], fill["side"])
         if unique in self._fills:
             return
         self._fills[unique] = None
@@ -206,7 +206,7 @@ class StrategyLoop:
 
     def remember_fills(self, fills: Iterable[Sequence[str]]) -> None:
         """The inverse of ``fills``."""
-        self._fills = dict.fromkeys((a, s, t) for a, s, t in fills)
+        self._fills = dict.fromkeys(tuple(unique) for unique in fills)
 
     def _over(self, order: OpenIntent, state: str, trigger: Trigger) -> None:
         del self.view.open[order.id]
