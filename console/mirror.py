@@ -20,7 +20,7 @@ from schemas.topics import BBO, INSTRUMENT, PROOF, STATUS, TRADE
 BOOKS_MAX = 200_000
 TRADES_EACH = 30
 TIMELINE_MAX = 4_000
-LOG_MAX = 200
+LOG_MAX = 500
 
 Taken = tuple[str, str, bytes | None]
 """(topic, key, value)"""

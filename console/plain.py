@@ -46,22 +46,29 @@ def micro_price(bbo: Record) -> dict[str, Any]:
 def plain(record: Record) -> dict[str, Any]:
     """Any record as JSON can carry it and a person can read it.
 
-    A field with an exponent of its own (``amount`` and ``amount_exp``) or of its kind (``bid_price`` and
-    ``price_exp``) becomes a decimal text; exponents vanish; bytes become hex; long arrays are cut.
+    A field with an exponent of its own (``amount`` and ``amount_exp``, ``leg_prices`` and ``leg_price_exps``), of its
+    kind (``bid_price`` and ``price_exp``, ``filled`` and ``size_exp``) or of the record (``exp``) becomes a decimal
+    text; exponents vanish; bytes become hex; long arrays are cut.
     """
     exponents = {name.removesuffix("_exp"): value for name, value in record.items() if name.endswith("_exp")}
     out: dict[str, Any] = {}
     for name, value in record.items():
-        if not name.endswith("_exp"):
-            out[name] = _value(value, _exponent(name, exponents))
+        each = record.get(f"{name.removesuffix('s')}_exps")
+        if isinstance(value, list) and isinstance(each, list) and len(each) == len(value):
+            out[name] = [_value(item, exponent) for item, exponent in zip(value, each, strict=True)]
+        elif not name.endswith(("_exp", "_exps")) and name != "exp":
+            own = record.get("exp") if name in OF_THE_RECORD else _exponent(name, exponents)
+            out[name] = _value(value, own)
     return out
 
 
+KINDS = {"filled": "size"}
+OF_THE_RECORD = ("ledger", "venue_total", "venue_free")
+
+
 def _exponent(name: str, exponents: dict[str, Any]) -> int | None:
-    if name in exponents:
-        return exponents[name]
-    last = name.rpartition("_")[2]
-    for kind in (last, last.removesuffix("s")):
+    last = KINDS.get(name, name.rpartition("_")[2])
+    for kind in (name, last, last.removesuffix("s")):
         if kind in exponents:
             return exponents[kind]
     return None

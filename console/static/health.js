@@ -1,6 +1,6 @@
 // How the whole is doing: rates, delays, states, gaps and resyncs over time, workers and their lag.
 
-import { clock, colour, fillList, h, put, rows, short, table } from "./dom.js";
+import { age, clock, colour, fillList, h, put, rows, short, table } from "./dom.js";
 import { STATES, serverNow, store } from "./store.js";
 
 const LINES = ["#58a6ff", "#2fa36b", "#d29922", "#bc8cff", "#e0605a", "#39c5cf", "#ff9bce", "#9aa7b4"];
@@ -8,7 +8,7 @@ const TROUBLE = ["GAP", "STALE", "LAGGING", "SYNCING", "HALTED"];
 const BUCKET_MS = 10_000;
 const LISTED = 60;
 
-let plots, workers, owners, partitions, events, seen;
+let plots, workers, owners, partitions, events, chains, chainPanel, seen;
 
 export function mount(root) {
   plots = {};
@@ -24,6 +24,8 @@ export function mount(root) {
   owners = table(["collector", "books", "LIVE"], { class: "num" });
   partitions = table(["partition", "records behind"], { class: "num" });
   events = h("div", { class: "timeline num" });
+  chains = table(["chain", "head", "hash", "age", "final", "retracted blocks"], { class: "num" });
+  chainPanel = h("section", { class: "panel", "data-table": "chains" }, h("h2", {}, "Chains: heads and reorganisations"), h("div", { class: "scroll" }, chains));
   root.append(
     h("div", { class: "grid" }, charts),
     h("p"),
@@ -31,6 +33,7 @@ export function mount(root) {
       h("section", { class: "panel" }, h("h2", {}, "Gaps, resyncs, halts: newest first"), h("div", { class: "scroll" }, events)),
       h("section", { class: "panel" }, h("h2", {}, "Processors and their metrics"), h("div", { class: "scroll" }, workers), h("h2", {}, "Lag by partition"), h("div", { class: "scroll" }, partitions)),
       h("section", { class: "panel" }, h("h2", {}, "Collectors, by the statuses they write"), h("div", { class: "scroll" }, owners)),
+      chainPanel,
     ),
   );
 }
@@ -97,7 +100,22 @@ function tables(last) {
   ]));
   const lags = last.workers.flatMap((w) => Object.entries(w.lag ?? {})).sort((a, b) => a[0] - b[0]);
   rows(partitions, [...lags.map(([p, n]) => [`market.book ${p}`, n]), ["this console, all topics", last.lag]]);
+  const heads = headsOf(store.logs["chain.block"] ?? []);
+  chainPanel.hidden = heads.length === 0;
+  rows(chains, heads.map((c) => [c.chain, c.number, { text: `${String(c.hash).slice(0, 10)}…`, title: c.hash }, age(serverNow() - c.ms), c.final ?? "–", { text: c.retracted, class: c.retracted ? "ask" : "" }]));
   rows(owners, Object.entries(last.owners).sort().map(([name, states]) => [name, Object.values(states).reduce((a, b) => a + b, 0), states.LIVE ?? 0]));
+}
+
+function headsOf(blocks) {
+  const found = new Map();
+  for (const block of blocks) {
+    const own = found.get(block.chain) ?? { chain: block.chain, retracted: 0 };
+    if (block.kind === "COMPLETE") Object.assign(own, { number: block.number, hash: block.hash, ms: Number(String(block.ts_received_ns).slice(0, -6)) });
+    else if (block.kind === "RETRACTED") own.retracted += 1;
+    else if (block.kind === "FINAL") own.final = block.number;
+    found.set(block.chain, own);
+  }
+  return [...found.values()];
 }
 
 export function restyle() {

@@ -1,7 +1,7 @@
 // What the server has told: the newest of everything, and one stream that keeps it so.
 
 export const STATES = ["LIVE", "SYNCING", "LAGGING", "STALE", "GAP", "RECOVERING", "HALTED", "DELISTED"];
-const HEALTH_MAX = 900, TIMELINE_MAX = 4000, LOG_MAX = 200, SAMPLES_MAX = 240;
+const HEALTH_MAX = 900, TIMELINE_MAX = 4000, LOG_MAX = 500, SAMPLES_MAX = 240;
 
 export const store = {
   rows: new Map(),

@@ -1,28 +1,42 @@
-// Opportunities and orders: the newest records of their topics, exactly as they were written.
+// Opportunities, orders, fills and positions as they were written; what was realised; and why an order went out.
 
-import { clock, h, put, rows, table } from "./dom.js";
+import { clock, colour, fillList, h, put, rows, setClass, table } from "./dom.js";
+import { related } from "./causes.js";
+import { exact } from "./exact.js";
 import { store } from "./store.js";
 
 const TITLES = {
-  "derived.opportunity": "Opportunities", "orders.intent": "Intents", "orders.risk": "Risk verdicts",
-  "orders.event": "Orders", "orders.fill": "Fills", "orders.position": "Positions", "orders.balance": "Balances",
-  "orders.ledger": "Ledger", "orders.journal": "Journal", "orders.limits": "Limits", "orders.control": "Control",
-  "chain.block": "Blocks",
+  "derived.opportunity": "Opportunities", "orders.event": "Orders", "orders.fill": "Fills", "orders.position": "Positions",
+  "orders.balance": "Balances", "orders.risk": "Risk verdicts", "orders.intent": "Intents", "orders.shadow": "Shadow intents",
+  "orders.ledger": "Ledger", "orders.limits": "Limits", "orders.control": "Control", "orders.journal": "Journal",
 };
-const SHOWN = 60;
+// What a person wants to see of each, in this order; the rest is in the chain of causes.
+const COLUMNS = {
+  "derived.opportunity": ["ts_ns", "strategy", "group", "kind", "edge", "edge_asset", "size", "taken", "reason"],
+  "orders.event": ["ts_ns", "account", "venue", "symbol", "side", "state", "price", "size", "filled", "cause"],
+  "orders.fill": ["ts_ns", "account", "venue", "symbol", "side", "price", "size", "fee", "fee_asset", "maker"],
+  "orders.position": ["account", "symbol", "size", "cost", "realized", "quote", "fills"],
+  "orders.balance": ["account", "asset", "ledger", "venue_total", "venue_free", "state"],
+  "orders.risk": ["ts_ns", "account", "strategy", "verdict", "rule", "measured", "bound"],
+  "orders.intent": ["created_ns", "strategy", "mode", "venue", "symbol", "side", "order_type", "price", "size"],
+  "orders.shadow": ["created_ns", "strategy", "mode", "venue", "symbol", "side", "order_type", "price", "size"],
+};
 // Where the newest record of a key says it all.
-const NEWEST = new Set(["orders.position", "orders.balance", "orders.limits", "orders.control", "orders.event"]);
-// What a person wants to see first, wherever it stands in the record.
-const FIRST = ["ts_ns", "venue", "symbol", "instrument", "strategy", "account", "state", "verdict", "allowed", "decision", "rule", "reason", "side", "price", "size", "net_edge", "net_bps"];
+const NEWEST = { "orders.position": (r) => r.key, "orders.balance": (r) => r.key, "orders.event": (r) => r.order_id };
+const SHOWN = 40;
+const LINES = ["#2fa36b", "#58a6ff", "#d29922", "#bc8cff"];
 
-let grid, panels, empty, search;
+let grid, panels, empty, search, why, chart, drawn;
 
 export function mount(root) {
   panels = new Map();
-  search = h("input", { type: "search", placeholder: "an order, an intent, a symbol: its whole chain", size: 40, "aria-label": "Search", oninput: () => update() });
+  drawn = {};
+  search = h("input", { type: "search", placeholder: "strategy, symbol, account, id…", size: 32, "aria-label": "Search", oninput: () => update() });
   empty = h("p", { class: "empty" }, "Nothing yet: no strategy has written an opportunity or an intent. Start one with: venue-mirror trade");
   grid = h("div", { class: "grid" });
-  root.append(h("div", { class: "bar" }, search), empty, grid);
+  why = h("section", { class: "panel why", hidden: true });
+  chart = h("section", { class: "panel", "data-plot": "pnl", hidden: true }, h("h2", {}, "Realised, by quote asset"), h("div"));
+  root.append(h("div", { class: "bar" }, search, h("span", { class: "dim" }, "choose a row: why it happened")), empty, why, chart, h("p"), grid);
 }
 
 export function update() {
@@ -35,42 +49,104 @@ export function update() {
       panel = { table: table([]), count: h("span", { class: "dim" }) };
       panel.element = h("section", { class: "panel", "data-topic": topic }, h("h2", {}, TITLES[topic], " ", panel.count), h("div", { class: "scroll" }, panel.table));
       panels.set(topic, panel);
-      grid.append(panel.element);
     }
     draw(panel, topic, words);
   }
+  const order = Object.keys(TITLES).filter((topic) => panels.has(topic)).map((topic) => panels.get(topic).element);
+  if (grid.children.length !== order.length) grid.replaceChildren(...order);
+  curve();
 }
 
 function draw(panel, topic, words) {
-  let records = store.logs[topic].slice().reverse();
-  if (NEWEST.has(topic)) {
+  const log = store.logs[topic];
+  // Nothing new and nothing else asked for: nothing to draw.
+  const look = `${log.length}|${log[log.length - 1]?.ts_ns ?? ""}|${words}|${(store.logs["orders.intent"] ?? []).length}`;
+  if (panel.look === look) return;
+  panel.look = look;
+  let records = log.slice().reverse();
+  if (NEWEST[topic]) {
     const seen = new Set();
-    records = records.filter((record) => !seen.has(identity(record)) && seen.add(identity(record)));
+    records = records.filter((record) => !seen.has(NEWEST[topic](record)) && seen.add(NEWEST[topic](record)));
   }
   if (words.length) records = records.filter((record) => words.every((word) => JSON.stringify(record).toLowerCase().includes(word)));
-  put(panel.count, `${records.length}${store.logs[topic].length >= 200 ? ", the newest" : ""}`);
+  put(panel.count, `${records.length}${log.length >= 500 ? ", the newest" : ""}`);
   records = records.slice(0, SHOWN);
-  const names = [...new Set(records.flatMap(Object.keys))].filter((name) => name !== "key");
-  names.sort((a, b) => rank(a) - rank(b));
+  const names = COLUMNS[topic] ?? [...new Set(records.flatMap(Object.keys))].filter((name) => name !== "key");
   panel.table.tHead.replaceChildren(h("tr", {}, names.map((name) => h("th", {}, name.replace(/_(ns|us)$/, "").replaceAll("_", " ")))));
-  rows(panel.table, records.map((record) => names.map((name) => cell(name, record[name]))));
+  rows(panel.table, records.map((record) => names.map((name) => (name === "taken" ? taken(record) : cell(name, record[name])))));
+  [...panel.table.tBodies[0].children].forEach((tr, i) => {
+    setClass(tr, "click");
+    tr.tabIndex = 0;
+    tr.onclick = () => explain(topic, records[i]);
+    tr.onkeydown = (event) => event.key === "Enter" && explain(topic, records[i]);
+  });
 }
 
-function identity(record) {
-  return record.client_order_id ?? record.order_id ?? `${record.key}|${record.asset ?? record.symbol ?? record.scope ?? ""}`;
+/** What became of an opportunity: how many of its intents passed, or the rule that stopped it. */
+function taken(opportunity) {
+  const intents = (store.logs["orders.intent"] ?? []).filter((intent) => intent.opportunity_id === opportunity.id);
+  if (!intents.length) return { text: "no", class: "dim" };
+  const verdicts = (store.logs["orders.risk"] ?? []).filter((v) => intents.some((intent) => intent.id === v.intent_id));
+  const stopped = verdicts.find((v) => v.rule && !/^(approve|accept|allow|pass)/i.test(v.verdict));
+  if (stopped) return { text: `no: ${stopped.rule}`, class: "ask", title: `${stopped.measured} against ${stopped.bound}` };
+  return verdicts.length ? { text: "yes", class: "bid" } : { text: "asked", class: "dim" };
 }
 
-function rank(name) {
-  const at = FIRST.indexOf(name);
-  return at < 0 ? FIRST.length : at;
-}
-
-function cell(name, value) {
-  if (value === null || value === undefined) return "–";
+export function cell(name, value) {
+  if (value === null || value === undefined || value === "") return "–";
   // Beyond 2^53 the server sends times as texts.
-  if (/^ts_.*_ns$|_ns$/.test(name)) return { text: clock(Number(String(value).slice(0, -6))), title: String(value) };
-  if (/_us$/.test(name) && Number(value) > 1e15) return { text: clock(Number(value) / 1000), title: String(value) };
+  if (/_ns$/.test(name) && Number(value) > 1e17) return { text: clock(Number(String(value).slice(0, -6))), title: String(value) };
+  if (/_us$/.test(name) && Number(value) > 1e14) return { text: clock(Number(value) / 1000), title: String(value) };
   if (typeof value === "object") return { text: JSON.stringify(value), class: "wrap" };
   const text = String(value);
-  return text.length > 28 ? { text: `${text.slice(0, 12)}…${text.slice(-8)}`, title: text } : text;
+  const name2 = name === "side" ? (text === "BUY" ? "bid" : "ask") : name === "reason" || name === "cause" ? "wrap" : "";
+  return text.length > 40 && !name2 ? { text: `${text.slice(0, 12)}…${text.slice(-8)}`, title: text } : { text, class: name2 };
+}
+
+function explain(topic, record) {
+  const steps = related(topic, record, store.logs);
+  const title = h("h2", {}, "Why: from what was seen to what was done ", h("button", { onclick: () => (why.hidden = true) }, "close"));
+  const list = h("div", { class: "causes" });
+  fillList(list, steps, () => h("details", {}, h("summary"), h("pre")), (element, step) => {
+    put(element.firstChild, `${clock(step.ms)}  ${TITLES[step.topic] ?? step.topic}  ${step.says}`);
+    put(element.lastChild, JSON.stringify(step.record, null, 1));
+    element.open = step.record === record;
+  });
+  why.replaceChildren(title, list);
+  why.hidden = false;
+  why.scrollIntoView({ block: "nearest" });
+}
+
+/** The sum of what positions say was realised, by quote asset, at each change: summed exactly, drawn as numbers. */
+function curve() {
+  const log = store.logs["orders.position"] ?? [];
+  chart.hidden = log.length === 0;
+  const look = `${log.length}|${log[log.length - 1]?.ts_ns}|${document.documentElement.dataset.theme}|${chart.clientWidth}`;
+  if (!log.length || drawn.look === look) return;
+  drawn.look = look;
+  const quotes = [...new Set(log.map((p) => p.quote))].sort();
+  const newest = new Map(), times = [], lines = quotes.map(() => []);
+  for (const position of log) {
+    newest.set(position.key, position);
+    times.push(Number(String(position.ts_ns).slice(0, -6)) / 1000);
+    quotes.forEach((quote, i) => {
+      let sum = 0n;
+      for (const own of newest.values()) if (own.quote === quote) sum += exact(own.realized);
+      lines[i].push(Number(sum / 10n ** 16n) / 1e8);
+    });
+  }
+  drawn.chart?.destroy();
+  const axis = { stroke: colour("--dim"), grid: { stroke: colour("--line"), width: 1 }, font: "11px system-ui" };
+  drawn.chart = new uPlot({
+    width: Math.max(200, chart.clientWidth - 26), height: 180, axes: [{ ...axis }, { ...axis, size: 70 }],
+    series: [{}, ...quotes.map((label, i) => ({ label, stroke: LINES[i % LINES.length], width: 1.5 }))],
+  }, [times, ...lines], chart.lastChild);
+}
+
+export function unmount() {
+  drawn.chart?.destroy();
+}
+
+export function restyle() {
+  drawn.look = "";
 }
