@@ -299,10 +299,9 @@ class BookWorker:
                 self.counts.checksum_ok += 1
         before, self.last_seq = self.last_seq, delta.last_seq
         self.index += 1
-        self.ts_venue_us = delta.ts_venue_us
+        self.ts_venue_us, self.ts_received_ns = delta.ts_venue_us, ts_ns
         pause, self._last_event_ns = ts_ns - self._last_event_ns, ts_ns
         self._pause_ns += (pause - self._pause_ns) >> 4
-        self.ts_received_ns = ts_ns
         try:
             taken = self.publisher.book(self, "DELTA", before, columns, delta.checksum)
         except EncodeError as error:

@@ -99,6 +99,7 @@ class _Public(Struct):
     fundingTime: str = ""  # noqa: N815
     nextFundingTime: str = ""  # noqa: N815
     markPx: str = ""  # noqa: N815
+    idxPx: str = ""  # noqa: N815
     oi: str = ""
 
 
@@ -147,7 +148,7 @@ _decode_forced = msgspec.json.Decoder(_Forced).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_entry = msgspec.json.Decoder(_Entry).decode
 
-BOOKS = b'"channel":"books"'
+BOOKS, INDEX = b'"channel":"books"', b'"channel":"index-tickers"'
 SIDES = {"buy": "BUY", "sell": "SELL"}
 STATES = {"live": "TRADING", "expired": "DELISTED"}
 """suspend, preopen, test, rebase, post_only and whatever comes: HALTED."""
@@ -247,9 +248,12 @@ class Okx(Venue):
 
     def subscribe(self, natives: Sequence[str], request_id: int) -> list[bytes]:
         args = self._args(natives)
+        contracts = [native for native in natives if native.count("-") == 2]
         if LIQUIDATION in self.channels:  # for a whole kind at once; asking again changes nothing
-            kinds = {"SWAP" if n.endswith("-SWAP") else "FUTURES" for n in natives if n.count("-") == 2}
+            kinds = {"SWAP" if native.endswith("-SWAP") else "FUTURES" for native in contracts}
             args += [{"channel": "liquidation-orders", "instType": kind} for kind in sorted(kinds)]
+        if MARK_PRICE in self.channels:
+            args += [{"channel": "index-tickers", "instId": name} for name in sorted({_index(n) for n in contracts})]
         return [msgspec.json.encode({"id": str(request_id), "op": "subscribe", "args": args})]
 
     def unsubscribe(self, natives: Sequence[str], request_id: int) -> list[bytes]:
@@ -307,20 +311,42 @@ class Okx(Venue):
 
 
 class _Connection:
-    """Liquidations come for every instrument of a kind on each connection: only those of its own books are let through."""
+    """What comes for many instruments at once, or for their index, is said of this connection's own contracts only."""
 
     def __init__(self, venue: Okx) -> None:
         self._parse = venue.parse
         self._own: set[str] = set()
+        self._of_index: dict[str, list[str]] = {}
 
     def __call__(self, frame: bytes) -> Sequence[Event]:
+        if INDEX in frame[:45]:
+            return self._indices(frame)
         events = self._parse(frame)
         for event in events:
-            if isinstance(event, BookSnapshot):
+            if isinstance(event, BookSnapshot) and event.native not in self._own:
                 self._own.add(event.native)
+                if event.native.count("-") == 2:
+                    self._of_index.setdefault(_index(event.native), []).append(event.native)
         if events and isinstance(events[0], LiquidationEvent):
             return [event for event in events if isinstance(event, LiquidationEvent) and event.native in self._own]
         return events
+
+    def _indices(self, frame: bytes) -> Sequence[Event]:
+        try:
+            ticks = [_decode_public(raw) for raw in _decode_frame(frame).data or ()]
+            return [
+                MarkPriceEvent(native, "", tick.idxPx, millis_us(tick.ts))
+                for tick in ticks
+                if tick.idxPx
+                for native in self._of_index.get(tick.instId, ())
+            ]
+        except BAD as error:
+            raise MalformedFrame(f"okx frame: {error}") from error
+
+
+def _index(native: str) -> str:
+    """The index below a contract: BTC-USD of BTC-USD-SWAP and BTC-USD_UM-SWAP."""
+    return "-".join(native.split("-")[:2]).partition("_")[0]
 
 
 def _book_event(native: str, action: str, b: _Book) -> Event:

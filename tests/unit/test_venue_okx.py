@@ -114,6 +114,18 @@ def test_liquidations_of_every_instrument_come_on_each_connection_and_only_its_o
     assert other(FORCED) == []
 
 
+def test_an_index_is_said_of_every_contract_above_it() -> None:
+    tick = json.dumps({"arg": arg("index-tickers"), "data": [{"instId": BTC, "idxPx": "0.1", "ts": "1597026383085"}]},
+                      separators=(",", ":")).encode()  # fmt: skip
+    parser = adapter("okx")(channels=ALL_CHANNELS).connection()
+    assert parser(tick) == []
+    for native in (BTC, SWAP, "BTC-USDT-260327", "ETH-USDT-SWAP", SWAP):
+        parser(SNAPSHOT.replace(b"BTC-USDT", native.encode()))
+    assert parser(tick) == [MarkPriceEvent(native, "", "0.1", 1597026383085000) for native in (SWAP, "BTC-USDT-260327")]
+    with pytest.raises(MalformedFrame):
+        parser(tick.replace(b'"1597026383085"', b"5"))
+
+
 def test_answers() -> None:
     assert parse({"id": "7", "event": "subscribe", "arg": arg("books"), "connId": "a4d3ae55"}) == [Reply(native=BTC)]
     assert parse({"event": "subscribe", "arg": arg("trades"), "connId": "a4d3ae55"}) == []
@@ -135,7 +147,7 @@ def test_only_what_a_kind_has_is_subscribed() -> None:
     names: defaultdict[str, set[str]] = defaultdict(set)
     for one in frame["args"]:
         names[one.get("instId", "")].add(one["channel"])
-    assert names[BTC] == {"books", "trades", "bbo-tbt"}
+    assert names[BTC] == {"books", "trades", "bbo-tbt", "index-tickers"}
     assert names[SWAP] == {"books", "trades", "bbo-tbt", "mark-price", "open-interest", "funding-rate"}
     assert {"channel": "liquidation-orders", "instType": "SWAP"} in frame["args"]
     plain = json.loads(adapter("okx")(channels=["book"]).subscribe([BTC], 3)[0])
