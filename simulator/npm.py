@@ -24,7 +24,7 @@ EVM_PACKAGES = (
     "canonical-weth@1.4.0",
 )
 BALANCER_PACKAGES = ("@balancer-labs/v2-deployments@3.2.0",)
-SOLIDLY_PACKAGES = ("sphere-mezo-solidity-files@1.2.0", "@openzeppelin/contracts@4.9.6", "solc@0.8.19")
+SOLIDLY_PACKAGES = ("sphere-mezo-solidity-files@1.2.0", "@openzeppelin/contracts@5.0.2", "solc@0.8.24")
 
 TIMEOUT_S = 300
 

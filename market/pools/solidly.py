@@ -78,12 +78,14 @@ class SolidlyPool(Pool):
         amount = amount_in - amount_in * self.fee // 10_000
         if not self.stable:
             x, y = (self.reserve0, self.reserve1) if i == 0 else (self.reserve1, self.reserve0)
-            return amount * y // (x + amount)
+            return _word(amount * y) // (x + amount)
         xy = self._k(self.reserve0, self.reserve1)
         x, y = self._scaled(i)
         scale_in, scale_out = (self.decimals0, self.decimals1) if i == 0 else (self.decimals1, self.decimals0)
-        bought = y - self._get_y(amount * E18 // scale_in + x, xy, y)
-        return max(0, bought) * scale_out // E18
+        bought = y - self._get_y(_word(amount * E18) // scale_in + x, xy, y)
+        if bought < 0:
+            raise InsufficientLiquidity("so little buys nothing: the contract would revert")
+        return bought * scale_out // E18
 
     def marginal(self, i: int, j: int) -> tuple[int, int]:
         keep = 10_000 - self.fee
@@ -113,7 +115,7 @@ class SolidlyPool(Pool):
             if not slope:
                 raise InsufficientLiquidity("the curve is flat here: the contract would revert")
             if k < xy:
-                dy = (xy - k) * E18 // slope
+                dy = _word((xy - k) * E18) // slope
                 if not dy:
                     if k == xy:
                         return y
@@ -123,9 +125,9 @@ class SolidlyPool(Pool):
                     dy = 1
                 y += dy
             else:
-                dy = (k - xy) * E18 // slope
+                dy = _word((k - xy) * E18) // slope
                 if not dy:
-                    if k == xy or curve(x0, y - 1) < xy:
+                    if k == xy or (y and curve(x0, y - 1) < xy):
                         return y
                     dy = 1
                 y -= dy
@@ -136,8 +138,15 @@ class SolidlyPool(Pool):
 
 def curve(x: int, y: int) -> int:
     """x³y + y³x of amounts with 18 decimals, rounded as the contract rounds."""
-    return (x * y // E18) * (x * x // E18 + y * y // E18) // E18
+    return _word(_word(x * y) // E18 * (_word(x * x) // E18 + _word(y * y) // E18)) // E18
 
 
 def _slope(x0: int, y: int) -> int:
-    return 3 * x0 * (y * y // E18) // E18 + (x0 * x0 // E18) * x0 // E18
+    return _word(3 * x0 * (_word(y * y) // E18)) // E18 + _word(_word(x0 * x0) // E18 * x0) // E18
+
+
+def _word(product: int) -> int:
+    """The product, if the contract's 256 bits hold it."""
+    if product > UINT256_MAX:
+        raise InsufficientLiquidity("the contract's own products would overflow")
+    return product
