@@ -178,3 +178,28 @@ def test_a_real_v1_capture_agrees_on_every_message_when_written_as_v2(captures: 
     for native in natives:
         assert replay.worker(native).state == "LIVE"
         assert replay.book(native) == truth[native] == rebuilt[native]
+
+
+WORKED_BIDS = [
+    ("45283.5", "0.10000000"), ("45283.4", "1.54582015"), ("45282.1", "0.10000000"), ("45281.0", "0.10000000"),
+    ("45280.3", "1.54592586"), ("45279.0", "0.07990000"), ("45277.6", "0.03310103"), ("45277.5", "0.30000000"),
+    ("45277.3", "1.54602737"), ("45276.6", "0.15445238"),
+]  # fmt: skip
+WORKED_ASKS = [
+    ("45285.2", "0.00100000"), ("45286.4", "1.54571953"), ("45286.6", "1.54571109"), ("45289.6", "1.54560911"),
+    ("45290.2", "0.15890660"), ("45291.8", "1.54553491"), ("45294.7", "0.04454749"), ("45296.1", "0.35380000"),
+    ("45297.5", "0.09945542"), ("45299.5", "0.18772827"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("zeros", [True, False], ids=["as the venue writes them", "without trailing zeros"])
+def test_the_documentations_worked_example(zeros: bool) -> None:
+    def written(levels: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        return levels if zeros else [(price.removesuffix(".0"), size.rstrip("0")) for price, size in levels]
+
+    replay = Replay("kraken", [MATIC])
+    replay.receive(book("snapshot", written(WORKED_BIDS), written(WORKED_ASKS), 3310070434), 1)
+    assert (replay.worker(MATIC).state, replay.counts.checksum_bad) == ("LIVE", 0)
+    other = Replay("kraken", [MATIC])
+    other.receive(book("snapshot", written(WORKED_BIDS), written(WORKED_ASKS), 3310070435), 1)
+    assert (other.worker(MATIC).state, other.counts.checksum_bad) == ("SYNCING", 1)

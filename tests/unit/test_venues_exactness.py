@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 from collectors.errors import MalformedFrame
 from collectors.events import BookDelta, BookSnapshot, Event
 from collectors.mantissas import Mantissas
-from collectors.venue import ALL_CHANNELS, Parser, adapter
+from collectors.venue import ALL_CHANNELS, Parser, adapter, adapter_ids
+from simulator.capture_file import read_capture
 
 EVENTS = get_args(Event)
 
@@ -223,3 +226,18 @@ def test_a_frame_with_anything_in_place_of_a_value_is_events_or_malformed(sample
     else:
         at[last] = draw.draw(ANYTHING)
     survives(venue, json.dumps(whole, separators=(",", ":")).encode())
+
+
+CAPTURES = {
+    "bitfinex_v2_20210417.txt.gz": "bitfinex", "bitget_spot_v1_20220407.txt.gz": "bitget-spot",
+    "bybit_v5_linear_l1_20250613.txt.gz": "bybit-linear", "deribit_v2_20210722.txt.gz": "deribit",
+    "krakenfutures_v1_20210722.txt.gz": "krakenfutures", "kucoin_spot_20210425.txt.gz": "kucoin-spot-full",
+    "okx_v5_20220513.txt.gz": "okx",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", CAPTURES)
+def test_a_capture_is_known_by_one_adapter_only(file: str, captures: Path) -> None:
+    lines = islice(read_capture([captures / file]), 1000)
+    frames = [line.data for line in lines if line.kind == "frame"]
+    assert [name for name in adapter_ids() if adapter(name).sniff(frames)] == [CAPTURES[file]]
