@@ -41,6 +41,11 @@ check: setup ## Format, types, imports, dependencies, schemas, file lengths; und
 	@find . -name '*.py' -not -path './$(VENV)/*' -not -path './tests/*' -not -path './build/*' -print0 \
 	  | xargs -0 wc -l | awk '$$2 != "total" && $$1 > $(MAX_LINES) {print "longer than $(MAX_LINES) lines: " $$2; bad = 1} END {exit bad}'
 
+check-deploy: setup ## Image built and run, chart rendered and validated, alert rules tested, rights and dashboards compared
+	@deploy/install-test-tools.sh
+	@$(BIN)/python -m pytest -q tests/unit/test_deploy.py
+	@deploy/check-image.sh
+
 bench: setup ## Print what is claimed about speed, as ratios
 	@$(BIN)/python benchmarks/collector.py
 	@$(BIN)/python benchmarks/processor.py

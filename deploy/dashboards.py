@@ -92,6 +92,37 @@ DASHBOARDS: dict[str, list[Panel]] = {
         }),
         Panel("Unforeseen errors", "short", {"{{venue}}": grown("collector_internal_errors_total")}),
     ],
+    "chains": [
+        Panel("Height of the mirror", "short", {"{{chain}}": "chain_head_number", "final {{chain}}": "chain_final_number"}),
+        Panel("Blocks behind finality", "short", {"{{chain}}": "chain_head_number - chain_final_number"}),
+        Panel("Blocks a second", "short", {"{{chain}}": rate("chain_blocks_total", "chain")}),
+        Panel("Logs and pool events a second", "short", {
+            "logs {{chain}}": rate("chain_logs_total", "chain"), "events {{chain}}": rate("chain_events_total", "chain"),
+        }),
+        Panel("Reorganisations and blocks retracted", "short", {
+            "reorganisations {{chain}}": grown("chain_reorgs_total", "chain"),
+            "blocks {{chain}}": grown("chain_retracted_blocks_total", "chain"),
+            "deep {{chain}}": grown("chain_deep_reorgs_total", "chain"),
+        }),
+        Panel("Pools and LIVE books", "short", {"pools {{chain}}": "chain_pools", "LIVE {{chain}}": "chain_books_live"}),
+        Panel("Compared with the chain itself", "short", {
+            "pools {{chain}}": grown("chain_proofs_total", "chain"),
+            "quotes {{chain}}": grown("chain_proof_quotes_total", "chain"),
+            "not equal {{chain}}": grown("chain_mismatches_total", "chain"),
+        }),
+        Panel("Nodes: requests, errors, answers that cannot be true", "short", {
+            "requests {{chain}}": rate("chain_requests_total", "chain"),
+            "errors {{chain}}": rate("chain_node_errors_total", "chain"),
+            "untrue {{chain}}": grown("chain_bad_answers_total", "chain"),
+        }),
+        Panel("Stale heads, websockets opened again", "short", {
+            "stale {{chain}}": grown("chain_stale_total", "chain"),
+            "opened again {{chain}}": grown("chain_ws_reconnects_total", "chain"),
+        }),
+        Panel("Pools read by calls", "short", {
+            "new {{chain}}": grown("chain_snapshots_total", "chain"), "again {{chain}}": grown("chain_resyncs_total", "chain"),
+        }),
+    ],
     "processors": [
         Panel("Events a second, by worker", "short", {"{{instance}}": rate("processor_events_total", "instance")}),
         Panel("Records behind", "short", {"{{instance}} {{partition}}": "processor_lag"}),

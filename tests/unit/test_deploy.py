@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from bus.broker import cache_dir
+from collectors.dex.metrics import ChainCounts, ChainMetrics
 from collectors.metrics import CollectorMetrics
 from collectors.metrics import Counts as CollectorCounts
 from collectors.metrics import Gauges as CollectorGauges
@@ -47,6 +48,14 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120, check=False)
 
 
+def chain_gauges() -> set[str]:
+    """The gauges that a chain's collector registers, by its own source: making one needs a chain."""
+    text = (ROOT / "collectors" / "dex" / "collector.py").read_text("utf-8")
+    found = set(re.findall(r'^ {16}"(\w+)": \("', text, re.MULTILINE))
+    assert "head_number" in found, "the collector names its gauges in another way now"
+    return found
+
+
 def exposed() -> set[str]:
     """Every sample name that a room's /metrics can have."""
     states = lambda: {"LIVE": 1}  # noqa: E731
@@ -55,6 +64,7 @@ def exposed() -> set[str]:
         CollectorMetrics("v", CollectorCounts(), CollectorGauges(books=states)),
         ProcessorMetrics(ProcessorCounts(), ProcessorGauges(books=states, lag=lambda: {"0": 1})),
         ConsoleMetrics(ConsoleCounts(), ConsoleGauges()),
+        ChainMetrics("c", ChainCounts(), {name: ("", lambda: 0.0) for name in chain_gauges()}),
     ):
         names |= {sample.name for family in metrics.collect() for sample in family.samples}
     return names
@@ -213,6 +223,7 @@ def test_compose_starts_rooms_that_exist_with_settings_that_hold(monkeypatch: py
 EVERYTHING = (
     "monitoring.serviceMonitor=true,monitoring.rules=true,monitoring.dashboards=true,strimzi.enabled=true,"
     "processor.autoscale.enabled=true,strategies[0].name=x,gateways[0].account=p,gateways[0].keysSecret=k,"
+    "chains[0].chain=base,chains[0].endpointsSecret=base-endpoints,"
     "kafka.securityProtocol=SASL_SSL,kafka.caSecret=ca,"
     + ",".join(f"kafka.userSecrets.{room}=user-{room}" for room in acls.WRITES)
 )
@@ -249,7 +260,7 @@ def pods(found: list[dict]) -> dict[str, dict]:
 
 def test_every_pod_is_nobodys_and_can_write_nothing_but_tmp():
     found = pods(resources(EVERYTHING, *LISTS))
-    assert len(found) == 7
+    assert len(found) == 8
     for name, template in found.items():
         spec = template["spec"]
         assert spec["automountServiceAccountToken"] is False
@@ -267,7 +278,7 @@ def test_only_the_gateway_holds_keys_and_each_room_its_own_kafka_user():
     for name, template in pods(resources(EVERYTHING, *LISTS)).items():
         secrets = {v["secret"]["secretName"] for v in template["spec"]["volumes"] if "secret" in v}
         room = template["metadata"]["labels"]["app.kubernetes.io/component"]
-        assert f"user-{room}" in secrets
+        room = "collector" if room == "chain" else room
         assert {s for s in secrets if s.startswith("user-")} == {f"user-{room}"}
         assert ("k" in secrets) == (room == "gateway"), name
         environment = {e["name"]: e.get("value", "") for e in template["spec"]["containers"][0]["env"]}
@@ -281,6 +292,16 @@ def test_the_settings_in_the_chart_hold(tmp_path: Path):
         (tmp_path / "settings.toml").write_text(one["data"]["settings.toml"])
         loaded = load_settings(tmp_path / "settings.toml")
         assert loaded.kafka.market_partitions == 48 and "binance-spot" in loaded.venues
+
+
+def test_the_endpoints_of_a_chain_come_from_its_secret_and_reach_its_settings(monkeypatch: pytest.MonkeyPatch):
+    container = pods(resources(EVERYTHING, *LISTS))["vm-chain-base"]["spec"]["containers"][0]
+    assert container["args"] == ["collect-chain", "base"]
+    for variable in container["env"]:
+        if variable["name"].startswith("VENUE_MIRROR_CHAINS"):
+            monkeypatch.setenv(variable["name"], variable["value"].replace("$(RPC_HTTP)", "http://a").replace("$(RPC_WS)", "ws://b"))
+    chain = load_settings(None).chains["base"]
+    assert (chain.http_urls, chain.ws_urls) == (("http://a",), ("ws://b",))
 
 
 def test_policies_pick_pods_that_exist_and_services_ports_that_they_have():
@@ -313,6 +334,7 @@ def test_strimzi_gets_every_topic_and_every_room_s_rights():
     ("values", "token", "says"),
     [
         ((), "", "console.tokenSecret"),
+        (("chains[0].chain=base",), "t", "endpointsSecret"),
         (("processor.replicas=49",), "t", "would stand idle"),
     ],
 )

@@ -61,13 +61,14 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* Kafka's address and this room's own user, as environment: passwords are files. */}}
+{{/* Kafka's address and this room's own user (or `user`'s), as environment: passwords are files. */}}
 {{- define "vm.kafkaEnv" -}}
 - {name: VENUE_MIRROR_CONFIG, value: /etc/venue-mirror/settings.toml}
 - {name: VENUE_MIRROR_LOG, value: {{ .root.Values.logLevel | quote }}}
-{{- $secret := get .root.Values.kafka.userSecrets .room }}
+{{- $user := .user | default .room }}
+{{- $secret := get .root.Values.kafka.userSecrets $user }}
 {{- if and $secret (hasPrefix "SASL" .root.Values.kafka.securityProtocol) }}
-- {name: VENUE_MIRROR_KAFKA__SASL_USERNAME, value: venue-mirror-{{ .room }}}
+- {name: VENUE_MIRROR_KAFKA__SASL_USERNAME, value: venue-mirror-{{ $user }}}
 - {name: VENUE_MIRROR_KAFKA__SASL_PASSWORD_FILE, value: /etc/venue-mirror/kafka/password}
 {{- else if $secret }}
 - {name: VENUE_MIRROR_KAFKA__SSL_CERTIFICATE_FILE, value: /etc/venue-mirror/kafka/tls.crt}
@@ -83,7 +84,7 @@ securityContext:
 {{- define "vm.mounts" -}}
 - {name: tmp, mountPath: /tmp}
 - {name: settings, mountPath: /etc/venue-mirror/settings.toml, subPath: settings.toml, readOnly: true}
-{{- if get .root.Values.kafka.userSecrets .room }}
+{{- if get .root.Values.kafka.userSecrets (.user | default .room) }}
 - {name: kafka-user, mountPath: /etc/venue-mirror/kafka, readOnly: true}
 {{- end }}
 {{- if .root.Values.kafka.caSecret }}
@@ -94,7 +95,7 @@ securityContext:
 {{- define "vm.volumes" -}}
 - {name: tmp, emptyDir: {sizeLimit: 512Mi}}
 - {name: settings, configMap: {name: {{ .root.Release.Name }}-settings}}
-{{- with get .root.Values.kafka.userSecrets .room }}
+{{- with get .root.Values.kafka.userSecrets (.user | default .room) }}
 - {name: kafka-user, secret: {secretName: {{ . }}, defaultMode: 288}}
 {{- end }}
 {{- with .root.Values.kafka.caSecret }}
