@@ -44,7 +44,7 @@ from collectors.venue import (
     Venue,
 )
 from market.book import BookSide
-from market.decimals import format_decimal, to_mantissa
+from market.decimals import format_decimal, parse_decimal, to_mantissa
 from market.instruments import perpetual_symbol
 
 WAITING_MAX = 1000
@@ -225,7 +225,7 @@ class _Book:
         for side, rows in ((self.bids, change.bids), (self.asks, change.asks)):
             for price, size in rows:
                 # Any size but zero: what is kept here is only which message is the younger one.
-                side.set(to_mantissa(price, PRICE_EXP), message_id + 1 if size.strip("0.") else 0)
+                side.set(to_mantissa(price, PRICE_EXP), message_id + 1 if parse_decimal(size)[0] else 0)
 
     def uncross(self, change: _Change) -> None:
         """Add to the change the ends of those levels that younger ones of the other side cross."""
