@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -159,7 +160,8 @@ def collect(
         section = settings.venue(venue).model_copy(update={"symbols": tuple(_split(symbols))})
         settings = settings.model_copy(update={"venues": {**settings.venues, venue: section}})
     try:
-        raise typer.Exit(run(settings, venue))
+        # What the command line says stays; what the file says may change while it runs.
+        raise typer.Exit(run(settings, venue, None if symbols else partial(load_settings, config)))
     except UnknownVenue as error:
         raise fail(error, 64) from None
 
@@ -168,12 +170,18 @@ def collect(
 def process(
     config: Config = None,
     web_port: Annotated[int | None, typer.Option(help="Port of the web views; each process needs its own.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes, on the ports from --web-port on.")] = 1,
 ) -> None:
     """Run one processor: books from market.book, web views, derived topics. Start more to share the partitions."""
+    log_to_stderr()
+    settings = settings_of(config, **({"processor": {"web_port": web_port}} if web_port else {}))
+    if workers > 1:
+        from cli.workers import run_workers
+
+        raise typer.Exit(run_workers(workers, settings.processor.web_port, str(config) if config else None, say))
     from processors.app import main as run
 
-    log_to_stderr()
-    raise typer.Exit(run(settings_of(config, **({"processor": {"web_port": web_port}} if web_port else {}))))
+    raise typer.Exit(run(settings))
 
 
 @app.command()

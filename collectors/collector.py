@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -26,18 +28,20 @@ from collectors.ownership import Ownership
 from collectors.pipeline import Pipeline
 from collectors.publisher import Publisher
 from collectors.rest import RestClient
+from collectors.selection import Selector
 from collectors.server import start_server
 from collectors.snapshots import Snapshots
 from collectors.stream import ConnectionPool
 from collectors.venue import Poll, adapter
 from collectors.worker import BookWorker
-from config.settings import Settings
+from config.settings import ConfigError, Settings
 
 log = logging.getLogger(__name__)
 
 FIRST_DISCOVERY_TRIES = 5
 STATUS_RESERVE = 1.25
 """The producer's queue is this much longer than where books stop, so that a book can still say GAP."""
+RESELECT_S = 2.0
 DISCOVERY_PARTITION = 0
 """Whoever holds it runs discovery: there is always exactly one."""
 
@@ -47,8 +51,11 @@ EXIT_OK, EXIT_ERROR, EXIT_NO_BROKER, EXIT_NO_VENUE = 0, 1, 2, 3
 class Collector:
     """All of one venue's instruments that are this process's. Construct inside a running event loop."""
 
-    def __init__(self, settings: Settings, name: str) -> None:
+    def __init__(self, settings: Settings, name: str, read_settings: Callable[[], Settings] | None = None) -> None:
         own = settings.venue(name)
+        self.selector = Selector(own)
+        self._read_settings = read_settings
+        self._config_error = ""
         self.settings = settings
         self.name = name
         self.counts = Counts()
@@ -94,7 +101,6 @@ class Collector:
                 failed_deliveries=lambda: self.producer.failed,
             ),
         )  # fmt: skip
-        self._symbols = frozenset(own.symbols)
         self._statuses: dict[str, tuple[str, int]] = {}
         self._failed_seen = 0
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -119,6 +125,7 @@ class Collector:
                     asyncio.create_task(self.snapshots.run(), name="snapshots"),
                     asyncio.create_task(self._tick(), name="timer"),
                     asyncio.create_task(self._poll(), name="producer"),
+                    asyncio.create_task(self._reselect(), name="selection"),
                     *([asyncio.create_task(self.auditor.run(), name="audit")] if c.audit_s else []),
                     *(asyncio.create_task(self._repeat(poll), name="poll") for poll in self.venue.polls()),
                 ]
@@ -197,9 +204,12 @@ class Collector:
         """Make the worker agree with the instrument's state."""
         record = self.known[symbol]
         native, state = record["native_id"], record["state"]
-        if self._symbols and symbol not in self._symbols:
-            return
         worker = self.pipeline.workers.get(native)
+        if not self.selector.takes(record):
+            if worker is not None:
+                worker.refused("not selected by the settings")
+                self._drop(native)
+            return
         if state == "TRADING":
             if worker is None:
                 self.pipeline.workers[native] = self._worker(record)
@@ -257,6 +267,49 @@ class Collector:
         if self.pipeline.workers.pop(native, None) is not None:
             self.pool.unsubscribe(native)
 
+    async def _reselect(self) -> None:
+        """Apply the selection again when the settings or, each discovery_s, the volumes have changed."""
+        ranked_s = -math.inf
+        while True:
+            changed = self._reload()
+            now_s = time.monotonic()
+            if self.selector.needs_volumes and (changed or now_s - ranked_s >= self.settings.collector.discovery_s):
+                try:
+                    volumes: dict[str, str] = {}
+                    for request in self.venue.volumes_requests():
+                        volumes |= self.venue.parse_volumes(await self.rest.call(request))
+                    self.selector.rank(self.known, volumes)
+                    ranked_s, changed = now_s, bool(self.known)
+                    if not self.known:
+                        ranked_s = -math.inf
+                except CollectorError as error:
+                    log.error("%s: the volumes cannot be had: %s", self.name, error)
+            if changed:
+                for symbol, partition in list(self.partition_of.items()):
+                    if partition in self.partitions:
+                        self._follow(symbol)
+            await asyncio.sleep(RESELECT_S)
+
+    def _reload(self) -> bool:
+        """Read the settings again; gives whether what to collect of this venue has changed."""
+        if self._read_settings is None:
+            return False
+        try:
+            new, own = self._read_settings().venue(self.name), self.settings.venue(self.name)
+        except ConfigError as error:
+            if str(error) != self._config_error:
+                self._config_error = str(error)
+                log.error("%s: the settings changed and do not hold; the old ones stay: %s", self.name, error)
+            return False
+        if (new.select, new.symbols) == (own.select, own.symbols):
+            return False
+        self.settings = self.settings.model_copy(update={"venues": {**self.settings.venues, self.name: new}})
+        self.selector = Selector(new)
+        self.discovery.symbols = frozenset(new.symbols)
+        self._discover_now.set()
+        log.warning("%s: the selection changed", self.name)
+        return True
+
     async def _discover(self) -> None:
         """Load the instruments each discovery_s, while partition 0 is ours."""
         tries = 0
@@ -302,12 +355,7 @@ class Collector:
             await asyncio.sleep(0.05)
 
 
-async def run_collector(settings: Settings, name: str, stop: asyncio.Event) -> None:
-    """Collect one venue until ``stop`` is set. Raises BusError, CollectorError."""
-    await Collector(settings, name).run(stop)
-
-
-def main(settings: Settings, name: str) -> int:
+def main(settings: Settings, name: str, read_settings: Callable[[], Settings] | None = None) -> int:
     """Run until SIGTERM or SIGINT; gives the process's exit code (0 stopped, 2 no broker, 3 no venue, 1 other).
 
     Raises UnknownVenue before anything starts.
@@ -318,9 +366,13 @@ def main(settings: Settings, name: str) -> int:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await run_collector(settings, name, stop)
+        await Collector(settings, name, read_settings).run(stop)
 
-    adapter(settings.venue(name).adapter)
+    own = settings.venue(name)
+    venue = adapter(own.adapter)()
+    if Selector(own).needs_volumes and not venue.volumes_requests():
+        print(f"error: {name} tells no volumes; select by quotes, bases, kinds, allow or deny instead", file=sys.stderr)
+        return EXIT_ERROR
     try:
         require_broker(settings)
         uvloop.run(run())

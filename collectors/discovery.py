@@ -39,7 +39,8 @@ class Discovery:
         self._publisher = publisher
         self._counts = counts
         self._known = known
-        self._symbols = frozenset(symbols)
+        self.symbols = frozenset(symbols)
+        """Unified symbols to write; none: all."""
         self._suspected: frozenset[str] = frozenset()
 
     async def once(self) -> None:
@@ -48,9 +49,9 @@ class Discovery:
         if not listings:
             raise CollectorError(f"{self._publisher.venue}: the venue lists no instrument that can be read")
         self._counts.discoveries += 1
-        if self._symbols:
+        if self.symbols:
             self._warn_unknown(listings)
-            listings = {s: one for s, one in listings.items() if s in self._symbols}
+            listings = {s: one for s, one in listings.items() if s in self.symbols}
         now_ns = time.time_ns()
         for symbol, listing in listings.items():
             before = self._known.get(symbol)
@@ -69,7 +70,7 @@ class Discovery:
         return out
 
     def _delist(self, listings: Mapping[str, Listing], now_ns: int) -> None:
-        mine = {s: r for s, r in self._known.items() if not self._symbols or s in self._symbols}
+        mine = {s: r for s, r in self._known.items() if not self.symbols or s in self.symbols}
         listed = [s for s, r in mine.items() if r["state"] != "DELISTED"]
         gone = frozenset(s for s in listed if s not in listings)
         if len(gone) > SUSPICIOUS_COUNT and len(gone) > SUSPICIOUS_SHARE * len(listed) and gone != self._suspected:
@@ -82,12 +83,12 @@ class Discovery:
             self._publisher.instrument(listing_of(mine[symbol]), "DELISTED", now_ns)
 
     def _warn_unknown(self, listings: Mapping[str, Listing]) -> None:
-        unknown = sorted(self._symbols - listings.keys())
+        unknown = sorted(self.symbols - listings.keys())
         for symbol in unknown:
             near = difflib.get_close_matches(symbol, listings, 3, 0.4)
             hint = f"; similar: {', '.join(near)}" if near else ""
             log.error("%s has no instrument %s%s", self._publisher.venue, symbol, hint)
-        if len(unknown) == len(self._symbols):
+        if len(unknown) == len(self.symbols):
             examples = ", ".join(sorted(listings)[:5])
             raise CollectorError(
                 f"{self._publisher.venue} lists none of {', '.join(unknown)}; write unified symbols such as {examples}"

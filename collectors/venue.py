@@ -154,6 +154,14 @@ class Venue(ABC):
         """The call for the page behind this answer; None: it was the last. The answer has been parsed without error."""
         return None
 
+    def volumes_requests(self) -> list[RestRequest]:
+        """The calls that together tell every instrument's 24-hour volume; none: the settings cannot select by volume."""
+        return []
+
+    def parse_volumes(self, body: bytes) -> dict[str, str]:
+        """One answer: the volume in quote units, as the venue writes it, by the venue's name of the instrument."""
+        raise NotImplementedError(f"{self.id} tells no volumes")
+
     def endpoint_request(self) -> RestRequest | None:
         """The call that tells the websocket's address, made before each connection; None: it is ws_url + ws_path()."""
         return None

@@ -56,6 +56,18 @@ class BrokerSettings(_Section):
     start_timeout_s: float = Field(60, gt=0)
 
 
+class SelectSettings(_Section):
+    """Which instruments of a venue become workers; all rules must hold. A change takes effect without a restart."""
+
+    quotes: tuple[str, ...] = Field((), description="only with these quote currencies")
+    bases: tuple[str, ...] = Field((), description="only with these base currencies")
+    kinds: tuple[Literal["SPOT", "PERPETUAL", "FUTURE", "OPTION"], ...] = Field((), description="only of these kinds")
+    allow: tuple[str, ...] = Field((), description="only symbols like these: BTC/*, */USDT:USDT")
+    deny: tuple[str, ...] = Field((), description="no symbols like these")
+    min_volume: str = Field("", pattern=r"^(|[0-9]+(\.[0-9]+)?)$", description="least 24-hour volume, in quote units")
+    top: int = Field(0, ge=0, description="only so many, by 24-hour volume; 0: all")
+
+
 class VenueSettings(_Section):
     """One venue to collect. ``adapter`` names the file in collectors/cex; the rest overrides its defaults."""
 
@@ -63,6 +75,7 @@ class VenueSettings(_Section):
     rest_url: str = Field("", description="empty: the venue's public endpoint")
     ws_url: str = Field("", description="empty: the venue's public endpoint")
     symbols: tuple[str, ...] = Field((), description="unified symbols to collect; empty: all that trade")
+    select: SelectSettings = SelectSettings()  # pyright: ignore[reportCallIssue]
     channels: tuple[Channel, ...] = Field(
         ("book", "trade", "funding", "mark_price", "open_interest", "liquidation"),
         description="what to collect, of what the venue has; ticker is its own best bid and offer, beside the book",

@@ -104,6 +104,13 @@ class _DepthAnswer(Struct):
     E: Millis = 0
 
 
+class _Day(Struct):
+    symbol: str
+    quoteVolume: str = ""  # noqa: N815
+    baseVolume: str = ""  # noqa: N815
+    """COIN-M has this one instead: coins are what its contracts settle in."""
+
+
 class _ExchangeInfo(Struct):
     symbols: list[msgspec.Raw]
 
@@ -113,6 +120,7 @@ _decode_trade = msgspec.json.Decoder(_TradeFrame).decode
 _decode_ticker = msgspec.json.Decoder(_TickerFrame).decode
 _decode_other = msgspec.json.Decoder(_OtherFrame).decode
 _decode_answer = msgspec.json.Decoder(_DepthAnswer).decode
+_decode_days = msgspec.json.Decoder(list[_Day]).decode
 _decode_info = msgspec.json.Decoder(_ExchangeInfo).decode
 
 _AT = ord("@")
@@ -167,6 +175,15 @@ class BinanceVenue(Venue):
 
     def rule(self, native: str) -> SyncRule:
         return self.sync_rule
+
+    def volumes_requests(self) -> list[RestRequest]:
+        return [RestRequest(f"{self.prefix}/ticker/24hr", 80)]
+
+    def parse_volumes(self, body: bytes) -> dict[str, str]:
+        try:
+            return {day.symbol: day.quoteVolume or day.baseVolume for day in _decode_days(body)}
+        except _BAD as error:
+            raise MalformedFrame(f"24-hour statistics: {error}") from error
 
     def ws_path(self) -> str:
         return "/stream"

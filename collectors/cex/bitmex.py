@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from collectors.cex.wire_json import BAD, NONE, plain
-from collectors.cex.wire_values import asset, iso_us, known, number, readable, shifted
+from collectors.cex.wire_values import asset, iso_us, known, number, readable, shifted, unreadable
 from collectors.venue import (
     BOOK,
     FUNDING,
@@ -62,6 +62,15 @@ class _Frame(Struct, gc=False):
     info: str = ""
     unsubscribe: str = ""
     request: _Request = _Request()
+
+
+class _Name(Struct):
+    symbol: str
+
+
+class _Named(Struct):
+    table: str
+    data: list[_Name]
 
 
 class _Row(Struct, gc=False):
@@ -131,6 +140,7 @@ class _Entry(Struct):
 
 
 _decode_frame = msgspec.json.Decoder(_Frame).decode
+_decode_named = msgspec.json.Decoder(_Named).decode
 _decode_rows = msgspec.json.Decoder(list[_Row]).decode
 _decode_trades = msgspec.json.Decoder(list[_Trade]).decode
 _decode_quotes = msgspec.json.Decoder(list[_Quote]).decode
@@ -168,6 +178,15 @@ def contract_size(e: _Entry) -> str | None:
     if known(e.underlyingToPositionMultiplier):
         return ratio("1", number(e.underlyingToPositionMultiplier))
     return ratio(number(e.multiplier), number(e.quoteToSettleMultiplier))
+
+
+def _names(frame: bytes) -> list[str]:
+    """The instruments whose books a frame would change, if only it could be read."""
+    try:
+        named = _decode_named(frame)
+    except BAD:
+        return []
+    return sorted({row.symbol for row in named.data}) if named.table == "orderBookL2" else []
 
 
 class Bitmex(Venue):
@@ -279,6 +298,8 @@ class _Connection:
             if head.table:
                 return tuple(self._table(head))
         except BAD as error:
+            if names := _names(frame):
+                return tuple(unreadable(name, frame, error) for name in names)
             raise MalformedFrame(f"{self._name} frame: {error}") from error
         if head.error:
             return tuple(self._refused(head))

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from collectors.cex.wire_json import BAD, plain_or_none, step
-from collectors.cex.wire_values import asset, readable
+from collectors.cex.wire_values import asset, readable, unreadable
 from collectors.venue import (
     TRADE,
     BookDelta,
@@ -187,9 +187,7 @@ class Bitstamp(Venue):
         try:
             head = _decode_frame(frame)
             if head.event == "data" and head.channel.startswith(BOOKS):
-                d = _decode_book(head.data)
-                at_us = _time(d.microtimestamp)
-                return (BookDelta(head.channel.removeprefix(BOOKS), at_us, at_us, -1, d.bids, d.asks, at_us),)
+                return (self._change(head, frame),)
             if head.event == "trade" and head.channel.startswith(TRADES):
                 t = _decode_trade(head.data)
                 native, side = head.channel.removeprefix(TRADES), "SELL" if t.type else "BUY"
@@ -204,6 +202,16 @@ class Bitstamp(Venue):
         if head.event == "bts:request_reconnect":
             return (StreamBroken("the venue asks to connect anew"),)
         return ()
+
+    @staticmethod
+    def _change(head: _Frame, frame: bytes) -> BookDelta:
+        native = head.channel.removeprefix(BOOKS)
+        try:
+            d = _decode_book(head.data)
+            at_us = _time(d.microtimestamp)
+        except BAD as error:
+            return unreadable(native, frame, error)
+        return BookDelta(native, at_us, at_us, -1, d.bids, d.asks, at_us)
 
     @classmethod
     def sniff(cls, frames: Sequence[bytes]) -> bool:

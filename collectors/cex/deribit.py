@@ -1,6 +1,6 @@
 """Deribit v2: perpetuals, futures, options and spot over JSON-RPC.
 
-Source: Deribit API v2, "book.{instrument_name}.{interval}", "trades.…", "quote.…", "ticker.…", "/public/get_instruments",
+Source: Deribit API v2, "book.{instrument_name}.{interval}", "trades.…", "quote.…", "ticker.…", "/public/get_instruments", "/public/get_order_book",
 "Connection management"; read beside ccxt's deribit. Proof: each change names its predecessor, prev_change_id (capture).
 """
 
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Annotated
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from collectors.cex.wire_json import BAD, NONE, plain, product, text
+from collectors.cex.wire_json import BAD, NONE, levels, plain, product, text
 from collectors.venue import (
     BOOK,
     FUNDING,
@@ -133,12 +134,24 @@ class _Answer(Struct):
     result: list[Raw]
 
 
+class _Whole(Struct):
+    change_id: Id
+    bids: list[tuple[Raw, Raw]]
+    asks: list[tuple[Raw, Raw]]
+    timestamp: Millis = 0
+
+
+class _WholeAnswer(Struct):
+    result: _Whole
+
+
 _decode_book = msgspec.json.Decoder(_BookFrame).decode
 _decode_book_data = msgspec.json.Decoder(_Book).decode
 _decode_trades = msgspec.json.Decoder(list[_Trade]).decode
 _decode_ticker = msgspec.json.Decoder(_Ticker).decode
 _decode_frame = msgspec.json.Decoder(_Frame).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_whole = msgspec.json.Decoder(_WholeAnswer).decode
 _decode_entry = msgspec.json.Decoder(_Entry).decode
 
 BOOKS = b'"channel":"book.'
@@ -181,26 +194,26 @@ class Deribit(Venue):
     def _listing(self, entry: Raw) -> Listing | None:
         try:
             e = _decode_entry(entry)
-            base, quote, settle = e.base_currency, e.counter_currency, e.settlement_currency
+            base, counter, settle = e.base_currency, e.counter_currency, e.settlement_currency
             expiry_us = e.expiration_timestamp * 1000
             if e.kind == "spot":
-                kind, symbol = "SPOT", spot_symbol(base, quote)
+                kind, symbol = "SPOT", spot_symbol(base, counter)
             elif e.kind == "option":
                 right = "C" if e.option_type == "call" else "P"
-                kind, symbol = "OPTION", option_symbol(base, quote, settle, expiry_us, text(e.strike), right)
+                kind, symbol = "OPTION", option_symbol(base, counter, settle, expiry_us, text(e.strike), right)
             elif e.kind != "future":
                 return None  # combinations
             elif e.settlement_period == "perpetual":
-                kind, symbol = "PERPETUAL", perpetual_symbol(base, quote, settle)
+                kind, symbol = "PERPETUAL", perpetual_symbol(base, counter, settle)
             else:
-                kind, symbol = "FUTURE", future_symbol(base, quote, settle, expiry_us)
+                kind, symbol = "FUTURE", future_symbol(base, counter, settle, expiry_us)
             lot = plain(text(e.min_trade_amount))
             maker, taker = text(e.maker_commission), text(e.taker_commission)
             return Listing(
                 native_id=e.instrument_name,
                 symbol=symbol,
                 base=base,
-                quote=quote,
+                quote=counter,
                 kind=kind,
                 tick_size=plain(text(e.tick_size)),
                 lot_size=lot,
@@ -216,6 +229,17 @@ class Deribit(Venue):
             )
         except BAD:
             return None
+
+    def snapshot_request(self, native: str) -> RestRequest:
+        return RestRequest(f"/api/v2/public/get_order_book?depth=10000&instrument_name={quote(native, safe='')}")
+
+    def parse_snapshot(self, native: str, body: bytes) -> BookSnapshot:
+        """For audits: the stream brings its own snapshots."""
+        try:
+            w = _decode_whole(body).result
+            return BookSnapshot(native, w.change_id, levels(w.bids), levels(w.asks), w.timestamp * 1000)
+        except BAD as error:
+            raise MalformedFrame(f"book of {native}: {error}") from error
 
     def rule(self, native: str) -> SyncRule:
         return CHAIN
@@ -313,7 +337,8 @@ def _book(b: _Book) -> Event:
         return BookSnapshot(b.instrument_name, b.change_id, bids, asks, ts_us)
     if b.type != "change":
         raise MalformedFrame(f"deribit frame: a book neither whole nor changed: {b.type[:40]!r}")
-    return BookDelta(b.instrument_name, b.change_id, b.change_id, b.prev_change_id, bids, asks, ts_us)
+    first = b.prev_change_id + 1 if 0 <= b.prev_change_id < b.change_id else b.change_id
+    return BookDelta(b.instrument_name, first, b.change_id, b.prev_change_id, bids, asks, ts_us)
 
 
 def _reply(f: _Frame) -> Sequence[Event]:

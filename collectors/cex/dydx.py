@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from collectors.cex.wire_json import BAD, NONE, plain
-from collectors.cex.wire_values import Id, asset, iso_us, readable
+from collectors.cex.wire_values import Id, asset, iso_us, readable, unreadable
 from collectors.venue import (
     BOOK,
     FUNDING,
@@ -252,11 +252,20 @@ class _Connection:
             lost = self._count(head.message_id)
             if lost >= 0:
                 return (StreamBroken(f"message {lost} of the connection is missing"),)
+            if head.channel == BOOKS and head.id and head.type != "unsubscribed":
+                return self._read(head, frame)
             if head.type in ("subscribed", "unsubscribed", "channel_data", "channel_batch_data"):
                 return tuple(self._message(head))
         except BAD as error:
             raise MalformedFrame(f"{self._name} frame: {error}") from error
         return (Reply(error=head.message),) if head.type == "error" else ()
+
+    def _read(self, head: _Frame, frame: bytes) -> Sequence[Event]:
+        try:
+            return tuple(self._message(head))
+        except BAD as error:
+            self._books.pop(head.id, None)
+            return (unreadable(head.id, frame, error),)
 
     def _count(self, message_id: int) -> int:
         """Note the message; the id of one that is lost, or -1."""

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from collectors.cex.wire_json import BAD, plain
-from collectors.cex.wire_values import Millis, asset, number, readable
+from collectors.cex.wire_values import Millis, asset, number, readable, unreadable
 from collectors.venue import (
     TRADE,
     BookDelta,
@@ -43,6 +43,11 @@ class _Frame(Struct, gc=False):
     message: str = ""
 
 
+class _Named(Struct):
+    type: str = ""
+    symbol: str = ""
+
+
 class _Trade(Struct, gc=False):
     symbol: str
     event_id: int
@@ -66,6 +71,7 @@ class _Symbol(Struct):
 
 
 _decode_frame = msgspec.json.Decoder(_Frame).decode
+_decode_named = msgspec.json.Decoder(_Named).decode
 _decode_trade = msgspec.json.Decoder(_Trade).decode
 _decode_symbols = msgspec.json.Decoder(list[Raw]).decode
 _decode_symbol = msgspec.json.Decoder(_Symbol).decode
@@ -146,12 +152,23 @@ class Gemini(Venue):
             if head.type == "l2_updates":
                 return (self._book(head),)
         except BAD as error:
+            if (native := self._of(frame)) is not None:
+                return (unreadable(native, frame, error),)
             raise MalformedFrame(f"{self.id} frame: {error}") from error
         if head.result == "error" or head.type == "error":
             return (Reply(error=f"{head.reason}: {head.message}"),)
         if not head.type and not head.result:
             raise MalformedFrame(f"{self.id} frame: of no type")
         return ()
+
+    @staticmethod
+    def _of(frame: bytes) -> str | None:
+        """The instrument whose book a frame would change, if only it could be read."""
+        try:
+            named = _decode_named(frame)
+        except BAD:
+            return None
+        return named.symbol if named.type == "l2_updates" and named.symbol else None
 
     @staticmethod
     def _book(head: _Frame) -> BookDelta | BookSnapshot:

@@ -1,6 +1,6 @@
 """OKX v5, all markets in one: spot, perpetuals, futures, options.
 
-Source: OKX API v5, "WebSocket / Public Channel", "Order book channel", "Get instruments", "Connect"; read beside ccxt's
+Source: OKX API v5, "WebSocket / Public Channel", "Order book channel", "Get order book", "Connect"; read beside ccxt's
 okx. Proof: prevSeqId chain, and the CRC32 of 25 levels wherever the venue sends one (capture; 0 since 2026).
 """
 
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
-from collectors.cex.wire_json import BAD, millis_us, plain, plain_or_none, product
+from collectors.cex.okx_instruments import listing
+from collectors.cex.wire_json import BAD, millis_us
 from collectors.venue import (
     BOOK,
     FUNDING,
@@ -41,7 +43,6 @@ from collectors.venue import (
     TradeEvent,
     Venue,
 )
-from market.instruments import future_symbol, option_symbol, perpetual_symbol, spot_symbol
 
 Row = tuple[str, str, str, str]
 """Price, size, a retired field, number of orders."""
@@ -115,28 +116,13 @@ class _Forced(Struct):
     details: list[_ForcedOrder]
 
 
+class _Whole(Struct):
+    data: list[_Book]
+
+
 class _Answer(Struct):
     code: str
     data: list[msgspec.Raw]
-
-
-class _Entry(Struct):
-    instId: str  # noqa: N815
-    instType: str  # noqa: N815
-    tickSz: str  # noqa: N815
-    lotSz: str  # noqa: N815
-    minSz: str = ""  # noqa: N815
-    state: str = ""
-    baseCcy: str = ""  # noqa: N815
-    quoteCcy: str = ""  # noqa: N815
-    settleCcy: str = ""  # noqa: N815
-    uly: str = ""
-    ctVal: str = ""  # noqa: N815
-    ctMult: str = ""  # noqa: N815
-    ctType: str = ""  # noqa: N815
-    expTime: str = ""  # noqa: N815
-    stk: str = ""
-    optType: str = ""  # noqa: N815
 
 
 _decode_frame = msgspec.json.Decoder(_Frame).decode
@@ -146,12 +132,10 @@ _decode_trade = msgspec.json.Decoder(_Trade).decode
 _decode_public = msgspec.json.Decoder(_Public).decode
 _decode_forced = msgspec.json.Decoder(_Forced).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
-_decode_entry = msgspec.json.Decoder(_Entry).decode
+_decode_whole = msgspec.json.Decoder(_Whole).decode
 
 BOOKS, INDEX = b'"channel":"books"', b'"channel":"index-tickers"'
 SIDES = {"buy": "BUY", "sell": "SELL"}
-STATES = {"live": "TRADING", "expired": "DELISTED"}
-"""suspend, preopen, test, rebase, post_only and whatever comes: HALTED."""
 OPTION_FAMILIES = ("BTC-USD", "ETH-USD")
 """Options are listed by family only."""
 REFUSED = re.compile(r"channel:([\w-]+),\s*instId:([^\s,]+)")
@@ -186,42 +170,19 @@ class Okx(Venue):
             raise MalformedFrame(f"instruments: {error}") from error
         if answer.code != "0":
             raise MalformedFrame(f"instruments: the venue says {answer.code[:40]}")
-        listings = (self._listing(entry) for entry in answer.data)
-        return [listing for listing in listings if listing is not None]
+        listings = (listing(entry) for entry in answer.data)
+        return [one for one in listings if one is not None]
 
-    def _listing(self, entry: msgspec.Raw) -> Listing | None:
+    def snapshot_request(self, native: str) -> RestRequest:
+        return RestRequest(f"/api/v5/market/books?instId={quote(native, safe='')}&sz=400")
+
+    def parse_snapshot(self, native: str, body: bytes) -> BookSnapshot:
+        """For audits: the stream brings its own snapshots."""
         try:
-            e = _decode_entry(entry)
-            spot = e.instType == "SPOT"
-            base, quote = (e.baseCcy, e.quoteCcy) if spot else e.uly.split("-")[:2]
-            expiry_us = None if spot or e.instType == "SWAP" else millis_us(e.expTime)
-            if spot:
-                kind, symbol = "SPOT", spot_symbol(base, quote)
-            elif expiry_us is None:
-                kind, symbol = "PERPETUAL", perpetual_symbol(base, quote, e.settleCcy)
-            elif e.optType:
-                right = "C" if e.optType == "C" else "P"
-                kind, symbol = "OPTION", option_symbol(base, quote, e.settleCcy, expiry_us, e.stk, right)
-            else:
-                kind, symbol = "FUTURE", future_symbol(base, quote, e.settleCcy, expiry_us)
-            return Listing(
-                native_id=e.instId,
-                symbol=symbol,
-                base=base,
-                quote=quote,
-                kind=kind,
-                tick_size=plain(e.tickSz),
-                lot_size=plain(e.lotSz),
-                state=STATES.get(e.state, "HALTED"),
-                settle=None if spot else e.settleCcy,
-                # An option settles in its base asset too, but is worth base: only the venue's word counts.
-                inverse=e.ctType == "inverse",
-                min_size=plain_or_none(e.minSz),
-                contract_size=None if spot else product(e.ctVal, e.ctMult or "1"),
-                expiry_us=expiry_us,
-            )
-        except BAD:
-            return None
+            b = _decode_whole(body).data[0]
+            return BookSnapshot(native, b.seqId, _levels(b.bids), _levels(b.asks), millis_us(b.ts))
+        except BAD as error:
+            raise MalformedFrame(f"book of {native}: {error}") from error
 
     def rule(self, native: str) -> SyncRule:
         return TextChecksum()
@@ -349,14 +310,18 @@ def _index(native: str) -> str:
     return "-".join(native.split("-")[:2]).partition("_")[0]
 
 
+def _levels(rows: list[Row]) -> list[Level]:
+    return [(price, size) for price, size, _, _ in rows]
+
+
 def _book_event(native: str, action: str, b: _Book) -> Event:
-    bids: list[Level] = [(price, size) for price, size, _, _ in b.bids]
-    asks: list[Level] = [(price, size) for price, size, _, _ in b.asks]
+    bids, asks = _levels(b.bids), _levels(b.asks)
     if action == "snapshot":
         return BookSnapshot(native, b.seqId, bids, asks, millis_us(b.ts), b.checksum or None)
     if action != "update":
         raise MalformedFrame(f"okx frame: a book neither whole nor changed: {action[:40]!r}")
-    return BookDelta(native, b.seqId, b.seqId, b.prevSeqId, bids, asks, millis_us(b.ts), b.checksum or None)
+    first = b.prevSeqId + 1 if 0 <= b.prevSeqId < b.seqId else b.seqId
+    return BookDelta(native, first, b.seqId, b.prevSeqId, bids, asks, millis_us(b.ts), b.checksum or None)
 
 
 def _public(channel: str, native: str, p: _Public) -> Event | None:

@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta, Raw
 
 from collectors.cex.wire_json import BAD, micros, text
-from collectors.venue import Level, Listing, MalformedFrame
+from collectors.venue import BookDelta, Level, Listing, MalformedFrame
 from market.decimals import format_decimal, parse_decimal, rescale
 
 Id = Annotated[int, Meta(ge=-1, le=(1 << 63) - 1)]
@@ -85,3 +85,11 @@ def readable(venue: str, entries: Iterable[Raw], read: Callable[[Raw], Listing |
     if not seen:
         raise MalformedFrame(f"{venue} instruments: none can be read")
     return out
+
+
+def unreadable(native: str, frame: bytes, error: Exception) -> BookDelta:
+    """A change of this book that could not be read, for venues that number nothing: lost, it would never be missed.
+
+    Its price is no number, so the worker writes it to the dead letters and synchronises this book alone anew.
+    """
+    return BookDelta(native, -1, -1, -1, [(f"{error}: {frame[:2000]!r}", "")], [])

@@ -148,6 +148,7 @@ class ChainCollector:
                     raise VenueUnreachable(f"{self.name}: the endpoints are of chain {chain_id}, not {self.own.chain_id}")
                 await self._check_code()
                 await self.follower.start(recovered)
+                self.heads.tell((await self.follower.chain.header("latest")).hash)
                 return
             except ChainError as error:
                 log.error("%s: start failed (try %d): %s", self.name, attempt + 1, error)

@@ -28,6 +28,8 @@ from config.chains import ChainSettings
 
 log = logging.getLogger(__name__)
 
+START_BEHIND = 32
+"""Blocks below the head where a mirror without records begins."""
 AHEAD = 32
 """Blocks whose logs are fetched before the first of them is applied."""
 
@@ -86,13 +88,22 @@ class Follower:
         await self._begin()
 
     async def _begin(self) -> None:
-        """Every pool is read by calls at one block; its events before that are not told."""
-        header = await self.chain.header("latest")
+        """Every pool is read by calls at one block; its events before that are not told.
+
+        The block is a little below the head, so that a reorganisation right after the start can be undone as any.
+        """
+        latest = await self.chain.header("latest")
+        header = await self.chain.header(max(0, latest.number - START_BEHIND))
         known = list(self.mirror.pools.values())
         found = await created_before(self.nodes, self._protocols, header.number, self.settings.range_max)
         await self._load_tokens([*known, *found], header)
         pools = {p.ident: p for p in found if self._wants(p)} | {p.ident: p for p in known}
         states = await read_pools(self.nodes, list(pools.values()), header.hash)
+        for old in reversed(self.mirror.blocks):
+            if old.number <= self.chain.final or await self._is_canonical(old):
+                break
+            # Its events are not retracted one by one: each of its pools begins a new epoch below.
+            self.publisher.block("RETRACTED", old, 0)
         self.chain.begin(header)
         self._open.clear()
         self.mirror.blocks.clear()

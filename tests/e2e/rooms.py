@@ -35,13 +35,15 @@ class Rooms:
             await self.stack.until(name, views.ready, 60)
         return child
 
-    async def collector(self, venue: str, name: str = "collector", **collector: Any) -> Child:
+    async def collector(
+        self, venue: str, name: str = "collector", args: tuple[str, ...] = (), **collector: Any
+    ) -> Child:
         """Start a collector of this venue."""
         port = free_port()
         own = self.settings.collector.model_copy(update={"metrics_port": port, **collector})
         self.metrics_urls[name] = f"http://127.0.0.1:{port}"
         return await self.stack.start(
-            name, "collect", venue, settings=self.settings.model_copy(update={"collector": own})
+            name, "collect", venue, *args, settings=self.settings.model_copy(update={"collector": own})
         )
 
     async def count(self, name: str, collector: str = "collector") -> int:
