@@ -35,6 +35,8 @@ from collectors.venue import (
 from market.instruments import perpetual_symbol, spot_symbol
 
 BOOKS, TRADES = "diff_order_book_", "live_trades_"
+TIMELESS = 1 << 62
+"""The time of a change that cannot be read: never too old, so that the book finds it and begins anew."""
 
 
 class _Frame(Struct, gc=False):
@@ -102,7 +104,7 @@ class TimeOrder(SyncRule):
         if delta.last_seq <= snapshot_seq:
             self._covered = snapshot_seq
             return Verdict.STALE
-        return Verdict.APPLY if self._covered == snapshot_seq else Verdict.GAP
+        return Verdict.APPLY if delta.last_seq == TIMELESS or self._covered == snapshot_seq else Verdict.GAP
 
     def follows(self, last_seq: int, delta: BookDelta) -> Verdict:
         # Two messages may carry one time; an older one is out of order, and nobody knows what it overwrites.
@@ -210,7 +212,7 @@ class Bitstamp(Venue):
             d = _decode_book(head.data)
             at_us = _time(d.microtimestamp)
         except BAD as error:
-            return unreadable(native, frame, error)
+            return unreadable(native, frame, error, TIMELESS)
         return BookDelta(native, at_us, at_us, -1, d.bids, d.asks, at_us)
 
     @classmethod

@@ -87,9 +87,10 @@ def readable(venue: str, entries: Iterable[Raw], read: Callable[[Raw], Listing |
     return out
 
 
-def unreadable(native: str, frame: bytes, error: Exception) -> BookDelta:
+def unreadable(native: str, frame: bytes, error: Exception, seq: int = -1) -> BookDelta:
     """A change of this book that could not be read, for venues that number nothing: lost, it would never be missed.
 
-    Its price is no number, so the worker writes it to the dead letters and synchronises this book alone anew.
+    Its price is no number, so the worker writes it to the dead letters and synchronises this book alone anew. ``seq``
+    is one that the book's rule applies.
     """
-    return BookDelta(native, -1, -1, -1, [(f"{error}: {frame[:2000]!r}", "")], [])
+    return BookDelta(native, seq, seq, -1, [(f"{error}: {frame[:2000]!r}", "")], [])
