@@ -61,6 +61,17 @@ class BybitWire(Wire):
         # The order book's own: one more for each event.
         return one.last_u + 1, one.last_u + 1
 
+    def restart(self, one: SyntheticInstrument) -> None:
+        """Source: "Orderbook": a snapshot with ``u`` 1 comes after a restart of the service, and replaces the book."""
+        one.last_u = 1
+        bids, asks = best(one, 10**6)
+        one.truth.load(1, one.texts(bids), one.texts(asks), one.truth.ts_us)
+        for depth in DEPTHS:
+            topic = f"orderbook.{depth}.{one.native}"
+            if self.stream.wanted(topic):
+                self._updates[topic] = 1
+                self.stream.send(topic, self._book(one, topic, "snapshot", *best(one, depth), one.truth.ts_us))
+
     def forget(self, one: SyntheticInstrument) -> None:
         super().forget(one)
         for depth in DEPTHS:

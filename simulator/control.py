@@ -167,6 +167,11 @@ class Control:
         self._faults.skew_us = int(seconds * 1_000_000) * (-1 if below else 1)
         self._faults.note("skew")
 
+    def _restart(self, values: Mapping[str, Any]) -> None:
+        one = self._known(values)
+        self._venue.wire.restart(one)
+        self._faults.note("restart", one.native, seq=one.last_u)
+
     def _maintenance(self, values: Mapping[str, Any]) -> None:
         until_s = time.monotonic() + _number(values, "seconds", 5.0)
         self._faults.maintenance_until_s = self._venue.stream.refusing_until_s = until_s

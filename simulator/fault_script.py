@@ -51,6 +51,7 @@ KINDS: dict[str, tuple[int, Make]] = {
     "418": (1, lambda _: ("ratelimit", {"n": 1, "retry_after": 2, "status": 418}, False)),
     "half open": (1, lambda _: ("half_open", {}, False)),
     "skew": (2, lambda r: ("skew", {"seconds": r.choice((-3600, -5, 0, 5, 3600))}, False)),
+    "restart": (2, lambda _: ("restart", {}, True)),
     "maintenance": (1, lambda r: ("maintenance", {"seconds": r.randint(2, 6)}, False)),
     "list": (2, lambda _: ("storm", {"n": 1}, False)),
     "delist": (2, lambda _: ("delist", {}, True)),

@@ -35,6 +35,7 @@ VERBS = {
     "later either, but by a protocol that has no numbers: {symbol or connection, seconds}",
     "half_open": "one connection carries nothing any more, and nobody says so: {connection}",
     "skew": "the venue's clock is wrong by so many seconds, below zero: slow: {seconds}",
+    "restart": "the service of a book restarts and numbers its events anew: {symbol}",
     "maintenance": "close every websocket, then refuse clients and REST calls for some seconds: {seconds}",
     "close": "close one connection, or all, with this code (1006: without a closing frame): {code, connection or all}",
     "cut": "close every websocket",

@@ -12,7 +12,7 @@ from simulator.faults import ControlError
 from simulator.instrument import Name, SyntheticInstrument, decimal_text
 from simulator.order_flow import Changes
 from simulator.stream_server import Client
-from simulator.wire import Change, Wire, answer, bases, best, checked_base, compact, signed_crc32
+from simulator.wire import Change, Wire, World, answer, bases, best, checked_base, compact, signed_crc32
 
 BOOK_DEPTH = 400
 """Levels a side of the channel ``books``."""
@@ -34,6 +34,20 @@ class OkxWire(Wire):
     ws_paths = ("/ws/v5/public",)
     has_checksum = True
     trading, halted = "live", "suspend"
+
+    def __init__(self, venue: World) -> None:
+        super().__init__(venue)
+        self._restarted: set[str] = set()
+
+    def restart(self, one: SyntheticInstrument) -> None:
+        """Source: "Order book channel", "Sequence ID": after maintenance one update has a seqId below its prevSeqId."""
+        self._restarted.add(one.native)
+
+    def number(self, one: SyntheticInstrument) -> tuple[int, int]:
+        if one.native in self._restarted:
+            self._restarted.discard(one.native)
+            return 1, one.last_u // 2
+        return super().number(one)
 
     def names(self) -> Iterator[Name]:
         return (self._name(base, swap=bool(number % 2)) for number, base in enumerate(bases()))

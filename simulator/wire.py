@@ -134,6 +134,10 @@ class Wire(ABC):
         self.venue.next_id += span
         return self.venue.next_id - span + 1, self.venue.next_id
 
+    def restart(self, one: SyntheticInstrument) -> None:
+        """The service of this book restarts and numbers its events anew, as the venue documents it for its clients."""
+        raise ControlError("this venue says of no such restart")
+
     def provable(self, change: Change) -> bool:
         """Whether a client must be able to find out when this event's frame is lost."""
         return True

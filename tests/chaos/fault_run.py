@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import random
 import sys
@@ -43,7 +44,9 @@ LEVELS = 12
 FIRST_LIVE_S = 120.0
 HEAL_S = 150.0
 """After the last fault: reconnects back off up to 45 s."""
-SAMPLE_PAUSE_S = 0.01
+SAMPLERS, SAMPLE_PAUSE_S = 3, 0.01
+HIT_LATELY = 40
+"""Half of the samples look at books that one of this many last faults has hit."""
 GROWTH_MB = 150
 """A process may grow by so much between the middle of the run and its end, storms of listings included."""
 
@@ -164,7 +167,7 @@ class FaultRun:
         await rooms.stack.until("all LIVE at first", lambda: self._all_live(rooms), FIRST_LIVE_S, 0.5)
         report.first_live_s = time.monotonic() - started
         self._remember_memory(rooms)
-        sampling = asyncio.create_task(self._sample_for_ever(rooms))
+        sampling = asyncio.gather(*(self._sample_for_ever(rooms) for _ in range(SAMPLERS)))
         scripts = {
             name: FaultScript(self._seed + i, self._seconds, self._every_s)
             for i, (name, _) in enumerate(self._venues.items())
@@ -230,12 +233,19 @@ class FaultRun:
             names = list(self._venues)
             self._random.shuffle(names)
             for name in names:
-                symbol = self._random.choice(list(self._venues[name].natives_by_symbol()))
+                symbol = self._choose(self._venues[name])
                 with contextlib.suppress(ViewError):  # not known to the processor yet
                     what = await self._sample(rooms, name, symbol)
                     self.report.samples[what] += 1
                     self.report.by_venue.setdefault(name, Counter())[what] += 1
                 await asyncio.sleep(SAMPLE_PAUSE_S)
+
+    def _choose(self, venue: SyntheticVenue) -> str:
+        """A symbol to look at."""
+        last = list(itertools.islice(reversed(venue.faults.injected), HIT_LATELY))
+        hit = [fault.native for fault in last if fault.native in venue.instruments]
+        native = self._random.choice(hit if hit and self._random.random() < 0.5 else venue.symbols)
+        return venue.instruments[native].name.symbol
 
     async def _sample(self, rooms: Rooms, name: str, symbol: str) -> str:
         venue = self._venues[name]

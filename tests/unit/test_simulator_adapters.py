@@ -96,3 +96,14 @@ async def test_what_nobody_can_read_stops_nothing(protocol: str):
         assert run.counts.unrouted >= 2
         await all_right(run)
         assert run.counts.internal_errors == run.counts.reconnects == 0
+
+
+@pytest.mark.parametrize("numbered", ["okx", "bybit-spot", "bybit-linear"])
+async def test_a_restarted_numbering_leaves_every_book_right(numbered: str):
+    venue = SyntheticVenue(numbered, instruments=3, rate=150, levels=8)
+    async with bench(venue) as run:
+        await run.live(3)
+        venue.control("restart", symbol=venue.symbols[0])
+        await asyncio.sleep(0.5)
+        await all_right(run)
+        assert run.counts.gaps == run.counts.internal_errors == 0

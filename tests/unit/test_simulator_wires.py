@@ -276,6 +276,34 @@ async def test_bybit_refuses_a_whole_request_for_one_bad_topic_and_pages_its_ins
         assert (await client.hear())["ret_msg"] == "args size >10"
 
 
+async def test_a_restart_numbers_anew_as_each_venue_documents_it():
+    async with talking("bybit-linear") as (venue, client):
+        await client.say({"op": "subscribe", "args": ["orderbook.50.BTCUSDT"]})
+        await client.hear(lambda f: f.get("type") == "delta")
+        venue.control("restart", symbol="BTCUSDT")
+        again = await client.hear(lambda f: f.get("type") == "snapshot")
+        assert again["data"]["u"] == 1
+        client.bids, client.asks = {}, {}
+        for number in range(2, 30):
+            for bid, levels in ((True, again["data"]["b"]), (False, again["data"]["a"])):
+                for price, size in levels:
+                    client.set(bid, price, size)
+            assert client.is_the_venues(venue, "BTCUSDT", again["data"]["seq"] // 3, 50)
+            again = await client.hear(lambda f: f.get("type") == "delta")
+            assert again["data"]["u"] == number
+    async with talking("okx") as (venue, client):
+        await client.say({"op": "subscribe", "args": [{"channel": "books", "instId": "BTC-USDT"}]})
+        last, falls = -1, 0
+        for number in range(60):
+            if number == 20:
+                venue.control("restart", symbol="BTC-USDT")
+            book = (await client.hear(lambda f: "action" in f))["data"][0]
+            assert book["prevSeqId"] == last
+            falls += book["seqId"] < last
+            last = book["seqId"]
+        assert falls == 1
+
+
 # Coinbase.
 
 
