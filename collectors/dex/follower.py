@@ -94,7 +94,7 @@ class Follower:
         """
         latest = await self.chain.header("latest")
         header = await self.chain.header(max(0, latest.number - START_BEHIND))
-        known = list(self.mirror.pools.values())
+        known = [p for p in self.mirror.pools.values() if p.created[0] <= header.number]
         found = await created_before(self.nodes, self._protocols, header.number, self.settings.range_max)
         await self._load_tokens([*known, *found], header)
         pools = {p.ident: p for p in found if self._wants(p)} | {p.ident: p for p in known}
@@ -110,12 +110,16 @@ class Follower:
         block = self._block_of(header)
         self.mirror.blocks.append(block)
         self.publisher.received_ns = time.time_ns()
-        for ident, pool in pools.items():
+        for ident in [i for i in self.mirror.pools if i not in states]:
+            del self.mirror.pools[ident]
+            if (book := self.books.pop(ident, None)) is not None:
+                book.delist("the block that created it was replaced")
+        for ident, slots in states.items():
             self.counts.snapshots += 1
-            self.mirror.snapshot(pool, states[ident], block)
-            self.serials.note(pool)
+            self.mirror.snapshot(pools[ident], slots, block)
+            self.serials.note(pools[ident])
         self.publisher.block("COMPLETE", block, 0)
-        await self._update_books(pools.values(), header)
+        await self._update_books([pools[i] for i in states], header)
 
     async def _resume(self, recovered: Recovered) -> None:
         mirror, chain = self.mirror, self.chain
@@ -296,6 +300,11 @@ class Follower:
                     book.set_state("GAP", "its state could not be read")
             raise
         for pool in suspects:
+            if pool.ident not in states:
+                self.mirror.suspect.add(pool.ident)
+                if (book := self.books.get(pool.ident)) is not None:
+                    book.set_state("GAP", "its state could not be read")
+                continue
             self.counts.resyncs += 1
             self.mirror.snapshot(pool, states[pool.ident], self.mirror.blocks[-1])
             changed[pool.ident] = pool

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from random import Random
 
 from collectors.dex.blocks import words
-from collectors.dex.errors import BadAnswer, ChainError
+from collectors.dex.errors import ChainError
 from collectors.dex.metrics import ChainCounts
 from collectors.dex.nodes import Nodes
 from collectors.dex.protocol import Call, MirroredPool, Reading, Slots
@@ -20,7 +20,10 @@ TOGETHER = 32
 
 
 async def read_pools(nodes: Nodes, pools: Sequence[MirroredPool], block_hash: str) -> dict[str, Slots]:
-    """The whole states of these pools at this block, by ident. Raises ChainError."""
+    """The whole states of these pools at this block, by ident; those that are not there then are left out.
+
+    Raises ChainError when the chain cannot be asked.
+    """
     out: dict[str, Slots] = {}
     for start in range(0, len(pools), TOGETHER):
         part = pools[start : start + TOGETHER]
@@ -33,7 +36,7 @@ async def _together(nodes: Nodes, readings: dict[str, Reading], block_hash: str)
     wanted: dict[str, list[Call]] = {ident: next(reading) for ident, reading in readings.items()}
     while wanted:
         calls = [c for batch in wanted.values() for c in batch]
-        answers = iter(await nodes.calls(calls, block_hash))
+        answers = iter([a or "0x" for a in await nodes.calls(calls, block_hash, reverts=True)])
         following: dict[str, list[Call]] = {}
         for ident, batch in wanted.items():
             mine = [next(answers) for _ in batch]
@@ -41,8 +44,8 @@ async def _together(nodes: Nodes, readings: dict[str, Reading], block_hash: str)
                 following[ident] = readings[ident].send(mine)
             except StopIteration as done:
                 out[ident] = done.value
-            except (ValueError, IndexError) as error:
-                raise BadAnswer(f"pool {ident}: {error}") from error
+            except (ChainError, ValueError, IndexError) as error:
+                log.warning("pool %s cannot be read at %s: %s", ident, block_hash, error)
         wanted = following
     return out
 
