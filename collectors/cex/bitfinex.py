@@ -1,13 +1,14 @@
 """Bitfinex v2: spot and perpetuals, channels by number.
 
-Source: Bitfinex API v2, "WS Public Books", "Trades", "Status", "Configuration", "WebSocket Checksum", REST "Configs"; read
-beside ccxt's bitfinex. Proof: the connection numbers every frame (flag SEQ_ALL, capture) and sends a CRC32 over 25
-levels of each book (flag OB_CHECKSUM, documentation).
+Source: Bitfinex API v2, "WS Public Books", "Trades", "Status", "Configuration", "WebSocket Checksum", REST "Configs",
+"Book"; read beside ccxt's bitfinex. Proof: the connection numbers every frame (flag SEQ_ALL, capture) and sends a
+CRC32 over 25 levels of each book (flag OB_CHECKSUM, documentation).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import quote as url_quote
 
 import msgspec
 from msgspec import Raw, Struct
@@ -128,6 +129,19 @@ class Bitfinex(Venue):
         names, smallest = dict(named), _smallest(spot_info) | _smallest(futures_info)
         listings = [_listing(pair, smallest.get(pair), names) for pair in dict.fromkeys((*spot, *futures))]
         return [listing for listing in listings if listing is not None]
+
+    def snapshot_request(self, native: str) -> RestRequest:
+        return RestRequest(f"/v2/book/{url_quote(native, safe=':')}/P0?len=100")
+
+    def parse_snapshot(self, native: str, body: bytes) -> BookSnapshot:
+        """For audits: the stream brings its own snapshots; REST numbers nothing."""
+        try:
+            book = _book(native, body, -1)
+            if not isinstance(book, BookSnapshot):
+                raise ValueError("not a list of levels")
+            return book
+        except BAD as error:
+            raise MalformedFrame(f"book of {native}: {error}") from error
 
     def rule(self, native: str) -> SyncRule:
         return BitfinexBooks()

@@ -1,7 +1,8 @@
 """Bybit v5: spot, linear and inverse, one protocol on three addresses.
 
-Source: Bybit API v5, "Websocket Stream / Public / Orderbook, Trade, Ticker, All Liquidation", "Connect", "Get Instruments
-Info", "Get Orderbook"; read beside ccxt's bybit. Proof: update ids `u` without a hole, 1,000 levels; u = 1 is a new snapshot (documentation).
+Source: Bybit API v5, "Websocket Stream / Public / Orderbook, Trade, Ticker, All Liquidation", "Connect", "Get
+Instruments Info", "Get Orderbook"; read beside ccxt's bybit. Proof: update ids `u` without a hole, 1,000 levels; u =
+1 is a new snapshot (documentation).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Coinbase Advanced Trade: spot and US futures.
 
-Source: Coinbase Advanced Trade API, "WebSocket Channels", "WebSocket Rate Limits", "List Public Products"; read beside
-ccxt's coinbase. Proof: `sequence_num` counts every message of a connection (documentation); whole books of any depth.
+Source: Coinbase Advanced Trade API, "WebSocket Channels", "WebSocket Rate Limits", "List Public Products", "Get
+Public Product Book"; read beside ccxt's coinbase. Proof: `sequence_num` counts every message of a connection
+(documentation); whole books of any depth.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
+from urllib.parse import quote as url_quote
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -134,6 +136,21 @@ class _Entry(Struct):
     future_product_details: _Details | None = None
 
 
+class _Size(Struct):
+    price: str
+    size: str
+
+
+class _Whole(Struct):
+    bids: list[_Size]
+    asks: list[_Size]
+    time: datetime | None = None
+
+
+class _WholeAnswer(Struct):
+    pricebook: _Whole
+
+
 class _Answer(Struct):
     products: list[Raw]
 
@@ -142,6 +159,7 @@ _decode_book = msgspec.json.Decoder(_BookFrame).decode
 _decode_frame = msgspec.json.Decoder(_Frame).decode
 _decode_events = msgspec.json.Decoder(list[_Event]).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_whole = msgspec.json.Decoder(_WholeAnswer).decode
 _decode_entry = msgspec.json.Decoder(_Entry).decode
 
 BOOKS = b'"channel":"l2_data"'
@@ -201,6 +219,18 @@ class Coinbase(Venue):
         if OPEN_INTEREST in self.channels and interest:
             events.append(OpenInterestEvent(e.product_id, interest, "CONTRACT"))
         return events
+
+    def snapshot_request(self, native: str) -> RestRequest:
+        return RestRequest(f"/api/v3/brokerage/market/product_book?product_id={url_quote(native, safe='')}&limit=500", 3)
+
+    def parse_snapshot(self, native: str, body: bytes) -> BookSnapshot:
+        """For audits: the stream brings its own snapshots; REST numbers nothing."""
+        try:
+            w = _decode_whole(body).pricebook
+            bids, asks = ([(level.price, level.size) for level in side] for side in (w.bids, w.asks))
+            return BookSnapshot(native, -1, bids, asks, micros(w.time) if w.time else 0)
+        except BAD as error:
+            raise MalformedFrame(f"book of {native}: {error}") from error
 
     def rule(self, native: str) -> SyncRule:
         return RULE

@@ -1,7 +1,8 @@
 """Deribit v2: perpetuals, futures, options and spot over JSON-RPC.
 
-Source: Deribit API v2, "book.{instrument_name}.{interval}", "trades.…", "quote.…", "ticker.…", "/public/get_instruments", "/public/get_order_book",
-"Connection management"; read beside ccxt's deribit. Proof: each change names its predecessor, prev_change_id (capture).
+Source: Deribit API v2, "book.{instrument_name}.{interval}", "trades.…", "quote.…", "ticker.…",
+"/public/get_instruments", "/public/get_order_book", "Connection management"; read beside ccxt's deribit. Proof: each
+change names its predecessor, prev_change_id (capture).
 """
 
 from __future__ import annotations

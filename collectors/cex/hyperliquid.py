@@ -173,6 +173,16 @@ class Hyperliquid(Venue):
         listings = (_perpetual(entry) if tokens is None else _spot(entry, tokens) for entry in meta.universe)
         return [listing for listing in listings if listing is not None]
 
+    def snapshot_request(self, native: str) -> RestRequest:
+        return RestRequest("/info", 2, "POST", msgspec.json.encode({"type": "l2Book", "coin": native}))
+
+    def parse_snapshot(self, native: str, body: bytes) -> BookSnapshot:
+        """For audits: the stream brings its own snapshots; REST numbers nothing."""
+        try:
+            return _book(_decode_book_data(body))
+        except BAD as error:
+            raise MalformedFrame(f"book of {native}: {error}") from error
+
     def rule(self, native: str) -> SyncRule:
         return self._rule
 

@@ -1,14 +1,15 @@
 """Kraken spot, websocket v2.
 
 Source: Kraken WebSockets v2, "Book (Level 2)", "Trade", "Ticker (Level 1)", "Ping", guide "Book checksum"; REST "Get
-Tradable Asset Pairs"; read beside ccxt's kraken. Proof: CRC32 of ten levels a side at each message, books cut to 1,000
-levels (the same rule on v1's capture, its frames written as v2's).
+Tradable Asset Pairs", "Get Order Book"; read beside ccxt's kraken. Proof: CRC32 of ten levels a side at each message,
+books cut to 1,000 levels (the same rule on v1's capture, its frames written as v2's).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from urllib.parse import quote as url_quote
 
 import msgspec
 from msgspec import Raw, Struct
@@ -108,6 +109,15 @@ class _Entry(Struct):
     fees_maker: list[tuple[Raw, Raw]] = []
 
 
+class _Whole(Struct):
+    bids: list[tuple[str, str, Raw]]
+    asks: list[tuple[str, str, Raw]]
+
+
+class _WholeAnswer(Struct):
+    result: dict[str, _Whole]
+
+
 class _Answer(Struct):
     error: list[str]
     result: dict[str, Raw]
@@ -118,6 +128,7 @@ _decode_trade = msgspec.json.Decoder(_TradeFrame).decode
 _decode_ticker = msgspec.json.Decoder(_TickerFrame).decode
 _decode_frame = msgspec.json.Decoder(_Frame).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_whole = msgspec.json.Decoder(_WholeAnswer).decode
 _decode_entry = msgspec.json.Decoder(_Entry).decode
 
 BOOKS = b'"channel":"book"'
@@ -214,6 +225,17 @@ class Kraken(Venue):
             )
         except BAD:
             return None
+
+    def snapshot_request(self, native: str) -> RestRequest:
+        return RestRequest(f"/0/public/Depth?pair={url_quote(native, safe='/')}&count=500")
+
+    def parse_snapshot(self, native: str, body: bytes) -> BookSnapshot:
+        """For audits: the stream brings its own snapshots; REST numbers nothing."""
+        try:
+            (w,) = _decode_whole(body).result.values()
+            return BookSnapshot(native, -1, [(p, q) for p, q, _ in w.bids], [(p, q) for p, q, _ in w.asks])
+        except BAD as error:
+            raise MalformedFrame(f"book of {native}: {error}") from error
 
     def rule(self, native: str) -> SyncRule:
         return KrakenChecksum()

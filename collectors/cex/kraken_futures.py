@@ -1,7 +1,8 @@
 """Kraken Futures, websocket v1.
 
-Source: Kraken Futures API, "WebSocket feeds: Book, Trade, Ticker, Heartbeat", "Get instruments"; read beside ccxt's
-krakenfutures. Proof: the sequence number of each product grows by one with each book message (capture).
+Source: Kraken Futures API, "WebSocket feeds: Book, Trade, Ticker, Heartbeat", "Get instruments", "Get orderbook";
+read beside ccxt's krakenfutures. Proof: the sequence number of each product grows by one with each book message
+(capture).
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
+from urllib.parse import quote as url_quote
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from collectors.cex.wire_json import BAD, NONE, micros, plain, text
+from collectors.cex.wire_json import BAD, NONE, levels, micros, plain, text
 from collectors.venue import (
     BOOK,
     FUNDING,
@@ -113,6 +115,15 @@ class _Entry(Struct):
     quote: str = ""
 
 
+class _Whole(Struct):
+    bids: list[tuple[Raw, Raw]]
+    asks: list[tuple[Raw, Raw]]
+
+
+class _WholeAnswer(Struct):
+    orderBook: _Whole  # noqa: N815
+
+
 class _Answer(Struct):
     result: str
     instruments: list[Raw]
@@ -124,6 +135,7 @@ _decode_trade = msgspec.json.Decoder(_Trade).decode
 _decode_ticker = msgspec.json.Decoder(_Ticker).decode
 _decode_frame = msgspec.json.Decoder(_Frame).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_whole = msgspec.json.Decoder(_WholeAnswer).decode
 _decode_entry = msgspec.json.Decoder(_Entry).decode
 
 DELTA = b'{"feed":"book",'
@@ -196,6 +208,17 @@ class KrakenFutures(Venue):
             )
         except BAD:
             return None
+
+    def snapshot_request(self, native: str) -> RestRequest:
+        return RestRequest(f"/derivatives/api/v3/orderbook?symbol={url_quote(native, safe='')}")
+
+    def parse_snapshot(self, native: str, body: bytes) -> BookSnapshot:
+        """For audits: the stream brings its own snapshots; REST numbers nothing."""
+        try:
+            w = _decode_whole(body).orderBook
+            return BookSnapshot(native, -1, levels(w.bids), levels(w.asks))
+        except BAD as error:
+            raise MalformedFrame(f"book of {native}: {error}") from error
 
     def rule(self, native: str) -> SyncRule:
         return CHAIN

@@ -1,7 +1,7 @@
 """OKX v5, all markets in one: spot, perpetuals, futures, options.
 
-Source: OKX API v5, "WebSocket / Public Channel", "Order book channel", "Get order book", "Connect"; read beside ccxt's
-okx. Proof: prevSeqId chain, and the CRC32 of 25 levels wherever the venue sends one (capture; 0 since 2026).
+Source: OKX API v5, "WebSocket / Public Channel", "Order book channel", "Get order book", "Connect"; read beside
+ccxt's okx. Proof: prevSeqId chain, and the CRC32 of 25 levels wherever the venue sends one (capture; 0 since 2026).
 """
 
 from __future__ import annotations
