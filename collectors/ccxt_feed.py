@@ -178,6 +178,9 @@ class CcxtFeed:
         if native in self._batches:
             self._start(self._again(native))
 
+    async def renew_old(self) -> None:
+        """Nothing to do: ccxt opens its connections anew itself, after they were cut."""
+
     async def close(self) -> None:
         """Stop watching and close every connection."""
         for task in tuple(self._tasks):

@@ -26,12 +26,12 @@ from collectors.mantissas import step_exponent
 from collectors.metrics import CollectorMetrics, Counts, Gauges
 from collectors.ownership import Ownership
 from collectors.pipeline import Pipeline
+from collectors.pool import ConnectionPool
 from collectors.publisher import Publisher
 from collectors.rest import RestClient
 from collectors.selection import Selector
 from collectors.server import start_server
 from collectors.snapshots import Snapshots
-from collectors.stream import ConnectionPool
 from collectors.venue import Poll, adapter
 from collectors.worker import BookWorker
 from config.settings import ConfigError, Settings
@@ -126,11 +126,13 @@ class Collector:
                     asyncio.create_task(self._tick(), name="timer"),
                     asyncio.create_task(self._poll(), name="producer"),
                     asyncio.create_task(self._reselect(), name="selection"),
+                    asyncio.create_task(self.pool.renew_old(), name="renewal"),
                     *([asyncio.create_task(self.auditor.run(), name="audit")] if c.audit_s else []),
                     *(asyncio.create_task(self._repeat(poll), name="poll") for poll in self.venue.polls()),
                 ]
                 stopped = asyncio.create_task(stop.wait())
-                ends = [task for task in tasks if task.get_name() != "audit"]  # a venue may have nothing to audit
+                # A venue may have nothing to audit or to renew.
+                ends = [task for task in tasks if task.get_name() not in ("audit", "renewal")]
                 done, _ = await asyncio.wait([stopped, self._fatal, *ends], return_when=asyncio.FIRST_COMPLETED)
                 stopped.cancel()
                 for task in done:

@@ -47,6 +47,7 @@ class Counts:
     congestions: int = _counter("Books that went to GAP because Kafka was behind")
     dropped: int = _counter("Trades, tickers, other market data and dead letters not written because Kafka was behind")
     reconnects: int = _counter("Websocket connections opened again after a loss")
+    renewals: int = _counter("Websocket connections replaced before the venue's limit of age, without a hole")
     connection_errors: int = _counter("Attempts to open a websocket connection that failed")
     refused_subscriptions: int = _counter("Instruments that the venue would not subscribe")
     snapshots: int = _counter("REST snapshots fetched")

@@ -14,8 +14,8 @@ from collectors.discovery import Discovery, load_listings
 from collectors.errors import CollectorError, MalformedFrame, RestError, VenueUnreachable
 from collectors.events import Answer, BookDelta, Reply
 from collectors.metrics import Counts
+from collectors.pool import ConnectionPool
 from collectors.rest import RestClient
-from collectors.stream import ConnectionPool
 from collectors.venue import ALL_CHANNELS, Listing, Parser, Venue, adapter
 from config.settings import Settings
 

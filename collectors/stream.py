@@ -1,7 +1,7 @@
-"""Websocket connections to one venue: opened in turn, subscribed in batches inside its limits, replaced when they fail.
+"""One websocket connection to a venue: opened, subscribed in batches inside the venue's limits, replaced when it fails.
 
-Each connection holds up to Limits.instruments_per_connection instruments. Frames are handled inside the socket's own
-callback: no queue stands between the wire and the worker, so a slow process slows the sender down.
+Frames are handled inside the socket's own callback: no queue stands between the wire and the worker, so a slow process
+slows the sender down.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import picows
 
 from collectors.errors import CollectorError
 from collectors.events import Reply
-from collectors.metrics import Counts
-from collectors.pipeline import Pipeline
-from collectors.rest import RestClient
-from collectors.venue import Venue
+from collectors.renewal import Shadow
+
+if TYPE_CHECKING:
+    from collectors.pool import ConnectionPool
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +85,16 @@ class _Waiting:
 class Connection:
     """One websocket and the instruments on it. ``run`` keeps it open until cancelled."""
 
-    def __init__(self, pool: ConnectionPool, number: int) -> None:
+    def __init__(self, pool: ConnectionPool, number: int, *, shadows: bool = False) -> None:
         self._pool = pool
+        self._shadows = shadows
+        self.name = pool.name
         self.number = number
+        self.shadow: Shadow | None = None
+        """Keeps what arrives, while this connection is to take over from another."""
+        self.confirmed = asyncio.Event()
+        """Everything on it has been subscribed once."""
+        self.opened_s = 0.0
         self.natives: set[str] = set()
         self._to_subscribe: deque[str] = deque()
         self._to_unsubscribe: deque[str] = deque()
@@ -121,6 +129,14 @@ class Connection:
             self._to_renew.append(native)
             self._wake.set()
 
+    def abandon(self) -> None:
+        """Another connection has taken over: end, without a word to the books."""
+        self.natives.clear()
+        if self._transport is not None:
+            self._transport.disconnect()
+        if self.task is not None:
+            self.task.cancel()
+
     def break_off(self, reason: str) -> None:
         """Close the socket because what it sends cannot be trusted; it is opened again."""
         log.warning("%s: connection %d closed: %s", self._pool.name, self.number, reason)
@@ -144,7 +160,7 @@ class Connection:
             self._to_unsubscribe.clear()
             self._to_renew.clear()
             self._to_subscribe = deque(sorted(self.natives))
-            opened_s = time.monotonic()
+            opened_s = self.opened_s = time.monotonic()
             pool.connected.set()
             feeder = asyncio.create_task(self._feed())
             watcher = asyncio.create_task(self._watch(transport, listener))
@@ -160,7 +176,7 @@ class Connection:
                 transport.disconnect()
             pool.counts.reconnects += 1
             for native in sorted(self.natives):
-                if (worker := pool.pipeline.workers.get(native)) is not None:
+                if self.shadow is None and (worker := pool.pipeline.workers.get(native)) is not None:
                     worker.on_stream_lost("the connection was lost")
             if time.monotonic() - opened_s > 60:
                 backoff_s = FIRST_BACKOFF_S
@@ -170,6 +186,8 @@ class Connection:
     async def _open(self) -> tuple[picows.WSTransport, _Listener]:
         pool = self._pool
         receive = pool.pipeline.receiver(pool.venue.connection(), self._on_reply, self.break_off, self._send)
+        if self._shadows and not self.confirmed.is_set():
+            receive = self.shadow = Shadow(receive, pool.venue.connection(), self._on_reply, self._send)
         transport, listener = await picows.ws_connect(
             lambda: _Listener(receive),
             await pool.endpoint(),
@@ -201,6 +219,7 @@ class Connection:
         limits = self._pool.venue.limits
         while True:
             if not self._to_subscribe and not self._to_unsubscribe and not self._to_renew:
+                self.confirmed.set()
                 self._wake.clear()
                 await self._wake.wait()
             if self._to_unsubscribe:
@@ -249,6 +268,8 @@ class Connection:
             worker = pool.pipeline.workers.get(native)
             if worker is None:
                 continue
+            if self.shadow is not None:
+                continue  # the books are the old connection's until this one takes over
             if refusal := error or waiting.errors.get(native, ""):
                 pool.counts.refused_subscriptions += 1
                 worker.refused(f"the venue refused the subscription: {refusal}")
@@ -275,100 +296,6 @@ class Connection:
     def _id(self) -> int:
         self._next_id += 1
         return self._next_id
-
-
-class ConnectionPool:
-    """All connections of one venue in this process."""
-
-    def __init__(
-        self,
-        name: str,
-        venue: Venue,
-        url: str,
-        pipeline: Pipeline,
-        counts: Counts,
-        *,
-        silence_s: float,
-        rest: RestClient | None = None,
-    ) -> None:
-        self._rest = rest
-        self._fixed_url = bool(url)
-        self.name = name
-        self.venue = venue
-        self.url = (url or venue.ws_url) + venue.ws_path()
-        self.pipeline = pipeline
-        self.counts = counts
-        self.silence_s = silence_s
-        self.connections: list[Connection] = []
-        self.connected = asyncio.Event()
-        """Set once any connection was open."""
-        self._by_native: dict[str, Connection] = {}
-        self._turn = asyncio.Lock()
-        self._last_open_s = 0.0
-
-    def open_count(self) -> int:
-        """Connections that are open now."""
-        return sum(connection.is_open for connection in self.connections)
-
-    def subscribe(self, natives: Iterable[str]) -> None:
-        """Put these instruments on connections with room, opening new ones as needed."""
-        for native in natives:
-            if native in self._by_native:
-                continue
-            connection = self._with_room()
-            self._by_native[native] = connection
-            connection.add(native)
-
-    def renew(self, native: str) -> None:
-        """Subscribe an instrument anew, for its snapshot."""
-        if (connection := self._by_native.get(native)) is not None:
-            connection.renew(native)
-
-    async def endpoint(self) -> str:
-        """Where to connect. Raises CollectorError when the venue has to be asked and does not say."""
-        request = self.venue.endpoint_request()
-        if request is None or self._rest is None:
-            return self.url
-        url = self.venue.parse_endpoint(await self._rest.call(request))
-        return self.url + "?" + url.partition("?")[2] if self._fixed_url else url
-
-    def unsubscribe(self, native: str) -> None:
-        """Take an instrument off; a connection without any is closed."""
-        connection = self._by_native.pop(native, None)
-        if connection is None:
-            return
-        connection.remove(native)
-        if not connection.natives:
-            self.connections.remove(connection)
-            if connection.task is not None:
-                connection.task.cancel()
-
-    async def connect_turn(self) -> None:
-        """Wait until the venue's interval between two new connections is over."""
-        async with self._turn:
-            wait_s = self._last_open_s + self.venue.limits.connect_interval_s - time.monotonic()
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
-            self._last_open_s = time.monotonic()
-
-    async def close(self) -> None:
-        """Close every connection."""
-        tasks = [c.task for c in self.connections if c.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self.connections.clear()
-        self._by_native.clear()
-
-    def _with_room(self) -> Connection:
-        most = self.venue.limits.instruments_per_connection
-        for connection in self.connections:
-            if len(connection.natives) < most:
-                return connection
-        connection = Connection(self, len(self.connections))
-        connection.task = asyncio.create_task(connection.run())
-        self.connections.append(connection)
-        return connection
 
 
 def _take(queue: deque[str], most: int) -> list[str]:

@@ -17,7 +17,7 @@ from collectors.pipeline import Pipeline
 from collectors.publisher import Publisher
 from collectors.rest import RestClient
 from collectors.snapshots import Snapshots
-from collectors.stream import ConnectionPool
+from collectors.pool import ConnectionPool
 from collectors.venue import ALL_CHANNELS, Listing, Venue, adapter
 from collectors.worker import BookWorker
 from config.settings import CollectorSettings
@@ -51,15 +51,11 @@ class Bench:
             return None
         with contextlib.suppress(TruthError):
             seq = worker.last_seq
-            if self.simulated.adapter in TIMED:
+            if self.simulated.wire.by_time:
                 seq = truth.seq_at_time(worker.ts_venue_us)
             _, bids, asks = truth.at(seq)
             return worker.local.book.level_texts() == (bids, asks)
         return None
-
-
-TIMED = ("kraken", "coinbase")
-"""Venues whose books have no sequence number of their own."""
 
 
 @contextlib.asynccontextmanager

@@ -18,6 +18,7 @@ class BinanceCoinM(BinanceUsdM):
         request_interval_s=0.15,
         connect_interval_s=1.1,
         rest_weight_per_minute=1800,
+        max_age_s=86_400,
     )
     prefix = "/dapi/v1"
     chain = "ps"

@@ -19,6 +19,7 @@ class BinanceSpot(BinanceVenue):
         request_interval_s=0.3,  # five frames a second; a sixth closes the connection
         connect_interval_s=1.1,  # 300 in five minutes
         rest_weight_per_minute=4500,  # of 6,000: others may share the address
+        max_age_s=86_400,
     )
     prefix = "/api/v3"
     depth_stream = "depth@100ms"

@@ -23,6 +23,7 @@ class BinanceUsdM(BinanceVenue):
         request_interval_s=0.15,  # ten frames a second
         connect_interval_s=1.1,
         rest_weight_per_minute=1800,  # of 2,400
+        max_age_s=86_400,
     )
     prefix = "/fapi/v1"
     depth_stream = "depth@0ms"

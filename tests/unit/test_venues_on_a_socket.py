@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from collectors.stream import ConnectionPool
+from collectors.pool import ConnectionPool
 from market.checksums import kraken_v2_crc32
 from tests.venue_replay import Replay
 

@@ -1,0 +1,143 @@
+"""All websocket connections of one venue in one process: instruments are put where there is room, connections renewed.
+
+Each connection holds up to Limits.instruments_per_connection instruments; what is unchanged is never subscribed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+from collectors.metrics import Counts
+from collectors.pipeline import Pipeline
+from collectors.renewal import renew
+from collectors.rest import RestClient
+from collectors.stream import Connection
+from collectors.venue import Venue
+
+RENEWAL_LOOK_S = 30.0
+
+
+class ConnectionPool:
+    """All connections of one venue in this process."""
+
+    def __init__(
+        self,
+        name: str,
+        venue: Venue,
+        url: str,
+        pipeline: Pipeline,
+        counts: Counts,
+        *,
+        silence_s: float,
+        rest: RestClient | None = None,
+    ) -> None:
+        self._rest = rest
+        self._fixed_url = bool(url)
+        self.name = name
+        self.venue = venue
+        self.url = (url or venue.ws_url) + venue.ws_path()
+        self.pipeline = pipeline
+        self.counts = counts
+        self.silence_s = silence_s
+        self.connections: list[Connection] = []
+        self.connected = asyncio.Event()
+        """Set once any connection was open."""
+        self._by_native: dict[str, Connection] = {}
+        self._turn = asyncio.Lock()
+        self._last_open_s = 0.0
+
+    def open_count(self) -> int:
+        """Connections that are open now."""
+        return sum(connection.is_open for connection in self.connections)
+
+    def subscribe(self, natives: Iterable[str]) -> None:
+        """Put these instruments on connections with room, opening new ones as needed."""
+        for native in natives:
+            if native in self._by_native:
+                continue
+            connection = self._with_room()
+            self._by_native[native] = connection
+            connection.add(native)
+
+    def renew(self, native: str) -> None:
+        """Subscribe an instrument anew, for its snapshot."""
+        if (connection := self._by_native.get(native)) is not None:
+            connection.renew(native)
+
+    async def endpoint(self) -> str:
+        """Where to connect. Raises CollectorError when the venue has to be asked and does not say."""
+        request = self.venue.endpoint_request()
+        if request is None or self._rest is None:
+            return self.url
+        url = self.venue.parse_endpoint(await self._rest.call(request))
+        return self.url + "?" + url.partition("?")[2] if self._fixed_url else url
+
+    def unsubscribe(self, native: str) -> None:
+        """Take an instrument off; a connection without any is closed."""
+        connection = self._by_native.pop(native, None)
+        if connection is None:
+            return
+        connection.remove(native)
+        if not connection.natives:
+            self.connections.remove(connection)
+            if connection.task is not None:
+                connection.task.cancel()
+
+    async def connect_turn(self) -> None:
+        """Wait until the venue's interval between two new connections is over."""
+        async with self._turn:
+            wait_s = self._last_open_s + self.venue.limits.connect_interval_s - time.monotonic()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            self._last_open_s = time.monotonic()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        tasks = [c.task for c in self.connections if c.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.connections.clear()
+        self._by_native.clear()
+
+    async def renew_old(self) -> None:
+        """Replace each connection before the venue's limit of age, one at a time; runs until cancelled."""
+        age_s = self.venue.limits.max_age_s
+        while age_s:
+            await asyncio.sleep(min(RENEWAL_LOOK_S, age_s / 4))
+            for old in [c for c in self.connections if c.is_open and time.monotonic() - c.opened_s > age_s * 0.9]:
+                await self.renew_connection(old)
+
+    async def renew_connection(self, old: Connection) -> bool:
+        """Open a second connection for the same instruments and let it take over; gives whether it did."""
+        new = Connection(self, old.number, shadows=True)
+        for native in sorted(old.natives):
+            new.add(native)
+        new.task = asyncio.create_task(new.run())
+        if await renew(old, new) and old in self.connections:
+            self.connections[self.connections.index(old)] = new
+            # What came and went meanwhile: old.natives is empty by now, the map tells what is wanted.
+            for native in list(new.natives):
+                if self._by_native.get(native) is old:
+                    self._by_native[native] = new
+                else:
+                    new.remove(native)
+            for native in [n for n, c in self._by_native.items() if c is old]:
+                self._by_native[native] = new
+                new.add(native)
+            self.counts.renewals += 1
+            return True
+        new.abandon()
+        return False
+
+    def _with_room(self) -> Connection:
+        most = self.venue.limits.instruments_per_connection
+        for connection in self.connections:
+            if len(connection.natives) < most:
+                return connection
+        connection = Connection(self, len(self.connections))
+        connection.task = asyncio.create_task(connection.run())
+        self.connections.append(connection)
+        return connection
