@@ -138,8 +138,9 @@ def test_a_real_stream_gives_the_venues_books(lines: list[CaptureLine]) -> None:
     live = [native for native, worker in run.pipeline.workers.items() if worker.state == "LIVE"]
     assert len(live) >= 9
     assert changes > 700
+    rebuilt = run.rebuilt()
     for native in live:
-        assert run.book(native) == run.rebuilt()[native] == books[native]
+        assert run.book(native) == rebuilt[native] == books[native]
 
 
 def test_the_capture_is_known(lines: list[CaptureLine]) -> None:

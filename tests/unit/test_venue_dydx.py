@@ -165,9 +165,10 @@ def test_v3s_real_stream_gives_v3s_books(lines: list[CaptureLine]) -> None:
                 for row in frame["contents"][name]:
                     price, size = (row["price"], row["size"]) if isinstance(row, dict) else row
                     side[Decimal(price)] = Decimal(size)
+    rebuilt = run.rebuilt()
     for native, sides in held.items():
         truth = tuple({price: size for price, size in side.items() if size} for side in sides)
-        assert run.book(native) == run.rebuilt()[native] == truth
+        assert run.book(native) == rebuilt[native] == truth
 
 
 def test_any_lost_message_of_the_real_stream_is_noticed(lines: list[CaptureLine]) -> None:

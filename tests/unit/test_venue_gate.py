@@ -220,8 +220,9 @@ def test_every_update_of_a_real_stream_chains_and_gives_the_venues_books(lines: 
     truth = independent(lines)
     live = {native for native, worker in run.pipeline.workers.items() if worker.state == "LIVE"}
     assert live == {event.native for event in events if isinstance(event, BookDelta)}
+    rebuilt = run.rebuilt()
     for native in live:
-        assert run.book(native) == run.rebuilt()[native] == truth[native]
+        assert run.book(native) == rebuilt[native] == truth[native]
 
 
 def test_each_lost_update_of_a_real_stream_is_noticed(lines: list[CaptureLine]) -> None:

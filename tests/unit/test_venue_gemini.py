@@ -78,5 +78,6 @@ def test_a_real_stream_gives_the_venues_books(captures: Path) -> None:
     events = events_of("gemini", [line.data for line in lines])
     assert [sum(isinstance(e, kind) for e in events) for kind in (BookSnapshot, BookDelta)] == [10, 645]
     assert (run.counts.crossed, run.counts.gaps, run.counts.dead_letters) == (0, 0, 0)
+    rebuilt = run.rebuilt()
     for native, book in books.items():
-        assert run.book(native) == run.rebuilt()[native] == book
+        assert run.book(native) == rebuilt[native] == book

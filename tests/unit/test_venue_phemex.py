@@ -168,8 +168,9 @@ def test_a_real_stream_gives_the_venues_books_and_its_repeats_agree(lines: list[
     assert run.pipeline.states() == {"LIVE": 10}
     assert run.counts.book_events == changes
     assert (run.counts.gaps, run.counts.checksum_bad, run.counts.duplicates, run.counts.dead_letters) == (0, 0, 0, 0)
+    rebuilt = run.rebuilt()
     for native, truth in books.items():
-        assert run.book(native) == run.rebuilt()[native] == truth
+        assert run.book(native) == rebuilt[native] == truth
 
 
 def test_a_lost_change_of_a_real_stream_is_found_at_the_next_repeat(lines: list[CaptureLine]) -> None:

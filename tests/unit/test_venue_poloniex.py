@@ -90,8 +90,9 @@ def test_a_real_streams_chain_holds_and_gives_the_venues_books(lines: list[Captu
     assert run.pipeline.states() == {"LIVE": 11}
     assert run.counts.book_events == 11 + 283
     assert (run.counts.gaps, run.counts.crossed, run.counts.dead_letters, run.counts.duplicates) == (0, 0, 0, 0)
+    rebuilt = run.rebuilt()
     for native, truth in books.items():
-        assert run.book(native) == run.rebuilt()[native] == truth
+        assert run.book(native) == rebuilt[native] == truth
 
 
 def test_each_lost_update_of_a_real_stream_is_noticed(lines: list[CaptureLine]) -> None:
