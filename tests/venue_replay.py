@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from collectors.events import BookDelta, BookSnapshot, Event
@@ -13,7 +14,7 @@ from collectors.pipeline import Pipeline
 from collectors.publisher import Publisher
 from collectors.venue import ALL_CHANNELS, Venue, adapter
 from collectors.worker import BookWorker
-from config.settings import load_settings
+from config.settings import CollectorSettings, load_settings
 from schemas.codec import codec
 
 Levels = dict[Decimal, Decimal]
@@ -32,7 +33,7 @@ class Replay:
         self.answers: list[bytes] = []
         publisher = Publisher(name, lambda *record: self.records.append(record), self.counts)
         self.pipeline = Pipeline(publisher, self.counts)
-        settings = load_settings(None).collector
+        settings = _settings()
         for native in natives:
             self.pipeline.workers[native] = BookWorker(
                 f"{native}/X", native, self.venue.rule(native), publisher, self.counts, settings,
@@ -79,6 +80,11 @@ class Replay:
                     else:
                         side.pop(Decimal(price).scaleb(pe), None)
         return books
+
+
+@cache
+def _settings() -> CollectorSettings:
+    return load_settings(None).collector
 
 
 def book_natives(name: str, frames: Iterable[bytes]) -> set[str]:
