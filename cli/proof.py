@@ -30,6 +30,8 @@ class Proof:
         self._views = views
         self._truths = truths
         self._natives: dict[tuple[str, str], str] = {}
+        self._by_time: set[str] = set()
+        """Venues whose books have no sequence number: their clock tells the moment."""
         self._turn = 0
         self.compared = 0
         self.mismatches = 0
@@ -57,7 +59,7 @@ class Proof:
     async def compare(self, venue: str, symbol: str, tries: int) -> bool:
         """Compare one book, all levels, at one sequence number. False: no common number was met, or it is not LIVE."""
         native = await self._native(venue, symbol)
-        base = f"{self._truths[venue].rest_url}/truth/{quote(native)}"
+        base, by_time = f"{self._truths[venue].rest_url}/truth/{quote(native)}", venue in self._by_time
         for attempt in range(tries):
             if attempt:
                 await asyncio.sleep(PAUSE_S)
@@ -65,10 +67,11 @@ class Proof:
             if mirrored["state"] != "LIVE":
                 continue
             try:
-                truth = await self._views.get_url(f"{base}?seq={mirrored['venue_seq']}")
+                moment = f"ts_us={mirrored['ts_venue_us']}" if by_time else f"seq={mirrored['venue_seq']}"
+                truth = await self._views.get_url(f"{base}?{moment}")
             except ViewError:
-                continue  # that number is too old by now, or between two of the venue's events
-            if truth["seq"] != mirrored["venue_seq"]:
+                continue  # that moment is too old by now, or between two of the venue's events
+            if not by_time and truth["seq"] != mirrored["venue_seq"]:
                 continue
             self.compared += 1
             if truth["bids"] != mirrored["bids"] or truth["asks"] != mirrored["asks"]:
@@ -82,7 +85,13 @@ class Proof:
             listing = await self._views.get_url(f"{self._truths[venue].rest_url}/truth")
             for native in listing["symbols"]:
                 self._natives[(venue, native)] = native
-            # The simulators' symbols are BASE + QUOTE [+ _PERP]: the unified name without its signs finds them.
+            for unified, native in listing.get("unified", {}).items():
+                self._natives[(venue, unified)] = native
+            if listing.get("by_time"):
+                self._by_time.add(venue)
+            if (venue, symbol) in self._natives:
+                return self._natives[(venue, symbol)]
+            # A capture's symbols are BASE + QUOTE [+ _PERP]: the unified name without its signs finds them.
             wanted = symbol.partition(":")[0].replace("/", "")
             for native in listing["symbols"]:
                 if native.partition("_")[0] == wanted:

@@ -26,6 +26,7 @@ class CoinbaseWire(Wire):
     Products", "Get Public Product Book"."""
 
     ws_paths = ("/ws",)
+    by_time = True
     trading, halted = "online", "offline"
 
     def names(self) -> Iterator[Name]:

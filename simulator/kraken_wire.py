@@ -33,6 +33,7 @@ class KrakenWire(Wire):
     unknown_deletes = False
     has_checksum = True
     loss_shows = False
+    by_time = True
     trading, halted = "online", "cancel_only"
 
     def names(self) -> Iterator[Name]:

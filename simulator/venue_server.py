@@ -130,7 +130,8 @@ class SimulatedVenue(ABC):
         }  # fmt: skip
 
     async def _truths(self, _: web.Request) -> web.Response:
-        return web.json_response({"symbols": sorted(self.books), "unified": dict(self.natives_by_symbol())})
+        unified = dict(self.natives_by_symbol())
+        return web.json_response({"symbols": sorted(self.books), "unified": unified, "by_time": self.wire.by_time})
 
     async def _truth(self, request: web.Request) -> web.Response:
         book, query = self.books.get(request.match_info["native"]), request.query

@@ -78,6 +78,8 @@ class Wire(ABC):
     unknown_deletes: ClassVar[bool] = True
     """Whether the venue also tells of deletes for levels that its book does not hold."""
     has_checksum: ClassVar[bool] = False
+    by_time: ClassVar[bool] = False
+    """Whether a book's moment is told by the venue's clock, for want of a sequence number of the book's own."""
     loss_shows: ClassVar[bool] = True
     """Whether a client finds out about any lost frame by the next one. Where not, only provable() ones are lost on
     purpose, and a frozen stream catches up when it goes on."""

@@ -14,10 +14,10 @@ from collectors.discovery import load_listings
 from collectors.mantissas import step_exponent
 from collectors.metrics import Counts
 from collectors.pipeline import Pipeline
+from collectors.pool import ConnectionPool
 from collectors.publisher import Publisher
 from collectors.rest import RestClient
 from collectors.snapshots import Snapshots
-from collectors.pool import ConnectionPool
 from collectors.venue import ALL_CHANNELS, Listing, Venue, adapter
 from collectors.worker import BookWorker
 from config.settings import CollectorSettings

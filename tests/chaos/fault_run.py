@@ -36,8 +36,6 @@ from simulator.truth import TruthError
 from tests.e2e.rooms import Rooms, rooms_of, section
 
 PROTOCOLS = ("okx", "kraken", "bybit-linear", "coinbase", "deribit")
-BY_TIME = ("kraken", "coinbase")
-"""Their books have no sequence number: the venue's clock tells the moment."""
 LOST = ("drop", "frozen frame", "reorder", "checksum")
 """What a client has to find out when it hits a LIVE book. (A late frame may be the next one all the same.)"""
 LEVELS = 12
@@ -256,7 +254,7 @@ class FaultRun:
         if truth is None:
             return "not comparable"
         try:
-            seq = truth.seq_at_time(mirrored["ts_venue_us"]) if venue.adapter in BY_TIME else mirrored["venue_seq"]
+            seq = truth.seq_at_time(mirrored["ts_venue_us"]) if venue.wire.by_time else mirrored["venue_seq"]
             _, bids, asks = truth.at(seq)
         except TruthError:
             return "not comparable"
