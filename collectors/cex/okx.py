@@ -43,6 +43,8 @@ from collectors.venue import (
     TradeEvent,
     Venue,
 )
+from market.book import OrderBook
+
 
 Row = tuple[str, str, str, str]
 """Price, size, a retired field, number of orders."""
@@ -142,6 +144,17 @@ REFUSED = re.compile(r"channel:([\w-]+),\s*instId:([^\s,]+)")
 """How the venue names what it refuses, inside its message."""
 
 
+class OkxBooks(TextChecksum):
+    """The venue's texts are only kept where its snapshot is signed: it sends 0 for every book since 2026."""
+
+    _signed = False
+
+    def verify(self, book: OrderBook, event: BookDelta | BookSnapshot) -> bool | None:
+        if isinstance(event, BookSnapshot):
+            self._signed = bool(event.checksum)
+        return super().verify(book, event) if self._signed else None
+
+
 class Okx(Venue):
     """Sizes of derivatives are contracts; a name's dashes tell its kind: BTC-USDT, …-SWAP, …-260327, …-260327-50000-C."""
 
@@ -185,7 +198,7 @@ class Okx(Venue):
             raise MalformedFrame(f"book of {native}: {error}") from error
 
     def rule(self, native: str) -> SyncRule:
-        return TextChecksum()
+        return OkxBooks()
 
     def ws_path(self) -> str:
         return "/ws/v5/public"

@@ -217,6 +217,16 @@ def test_a_checksum_is_of_the_venues_texts_and_a_wrong_one_is_a_gap() -> None:
     assert (worker.state, replay.counts.checksum_bad, replay.counts.gaps, replay.wanted) == ("SYNCING", 1, 1, [worker])
 
 
+def test_an_unsigned_book_is_proven_by_its_chain_alone() -> None:
+    replay = Replay("okx", [BTC])
+    replay.receive(SNAPSHOT, 1)
+    replay.receive(DELTA, 2)
+    worker = replay.worker(BTC)
+    assert (worker.state, worker.last_seq, replay.counts.checksum_ok, replay.counts.checksum_bad) == ("LIVE", 123457, 0, 0)
+    replay.receive(book("update", seq=123470, prev=123460), 3)
+    assert (worker.state, replay.counts.gaps) == ("SYNCING", 1)
+
+
 def test_a_real_capture_agrees_with_the_venue_on_every_message(captures: Path) -> None:
     frames = [line.data for line in read_capture([captures / "okx_v5_20220513.txt.gz"]) if line.kind == "frame"]
     assert adapter("okx").sniff(frames)
