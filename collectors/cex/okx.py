@@ -45,7 +45,6 @@ from collectors.venue import (
 )
 from market.book import OrderBook
 
-
 Row = tuple[str, str, str, str]
 """Price, size, a retired field, number of orders."""
 
