@@ -127,10 +127,11 @@ class EmbeddedBroker:
         ]  # fmt: skip
         if not (logs / "meta.properties").exists():
             self._log("kafka: formatting its storage")
+            # One in 64 ids begins with a dash, which the tool would take for an option of its own.
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
             more = self._secured.format_arguments if self._secured else ()
             tool = [*command, "kafka.tools.StorageTool", "format", "--standalone"]
-            self._format([*tool, "-t", cluster, "-c", str(properties), *more])
+            self._format([*tool, f"--cluster-id={cluster}", "-c", str(properties), *more])
         started = time.monotonic()
         self._log(f"kafka: starting Apache Kafka {KAFKA_VERSION} on 127.0.0.1:{port}, data in {self.settings.data_dir}")
         with (self.dir / "broker.log").open("ab") as out:

@@ -14,7 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from cli.chain import chain_fuzz, chains, collect_chain
+from cli.history import archive, asof, export
 from cli.quote import quote_command
+from cli.workers import process
 from config.settings import ConfigError, Settings, load_settings
 
 app = typer.Typer(
@@ -35,6 +37,10 @@ app.add_typer(broker_app, name="broker")
 app.add_typer(topics_app, name="topics")
 app.add_typer(query_app, name="query")
 app.add_typer(simulate_app, name="simulate")
+app.command("process")(process)
+app.command("archive")(archive)
+app.command("asof")(asof)
+app.command("export")(export)
 app.command("quote")(quote_command)
 app.command("collect-chain")(collect_chain)
 app.command("chains")(chains)
@@ -164,24 +170,6 @@ def collect(
         raise typer.Exit(run(settings, venue, None if symbols else partial(load_settings, config)))
     except UnknownVenue as error:
         raise fail(error, 64) from None
-
-
-@app.command()
-def process(
-    config: Config = None,
-    web_port: Annotated[int | None, typer.Option(help="Port of the web views; each process needs its own.")] = None,
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes, on the ports from --web-port on.")] = 1,
-) -> None:
-    """Run one processor: books from market.book, web views, derived topics. Start more to share the partitions."""
-    log_to_stderr()
-    settings = settings_of(config, **({"processor": {"web_port": web_port}} if web_port else {}))
-    if workers > 1:
-        from cli.workers import run_workers
-
-        raise typer.Exit(run_workers(workers, settings.processor.web_port, str(config) if config else None, say))
-    from processors.app import main as run
-
-    raise typer.Exit(run(settings))
 
 
 @app.command()

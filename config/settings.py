@@ -147,6 +147,18 @@ class ConsoleSettings(_Section):
     clients_max: int = Field(64, ge=1, le=10_000, description="browsers at the same time")
 
 
+class HistorySettings(_Section):
+    """The archive: every record of the log as Parquet files."""
+
+    root: str = Field(
+        ".venue-mirror/history", description="folder, or s3://bucket/prefix?endpoint_override=…; keys from AWS's variables"
+    )
+    topics: tuple[str, ...] = Field((), description="what to keep; empty: every topic that begins with market.")
+    flush_s: float = Field(60, gt=0, description="a record is in a file at the latest so long after it was read")
+    flush_rows: int = Field(100_000, ge=1, description="or as soon as so many records wait")
+    flush_mb: int = Field(128, ge=1, description="or so many megabytes")
+
+
 class _TomlSource(PydanticBaseSettingsSource):
     def __init__(self, settings_cls: type[BaseSettings], data: dict[str, Any]) -> None:
         super().__init__(settings_cls)
@@ -171,6 +183,7 @@ class Settings(BaseSettings):
     collector: CollectorSettings = CollectorSettings()  # pyright: ignore[reportCallIssue]
     processor: ProcessorSettings = ProcessorSettings()  # pyright: ignore[reportCallIssue]
     console: ConsoleSettings = ConsoleSettings()  # pyright: ignore[reportCallIssue]
+    history: HistorySettings = HistorySettings()  # pyright: ignore[reportCallIssue]
     venues: dict[str, VenueSettings] = Field(default_factory=dict)
     chains: dict[str, ChainSettings] = Field(default_factory=dict)
 
