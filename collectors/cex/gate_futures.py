@@ -150,6 +150,8 @@ class GateFutures(GateVenue):
         settle = asset(self.settle)
         expiry_us = None if c.expire_time is None else c.expire_time * 1_000_000
         least = plain(number(c.order_size_min))
+        # A stream opened without the header X-Gate-Size-Decimal cuts such sizes to whole contracts: no exact book.
+        fractional = c.enable_decimal and "." in least
         size = plain(c.quanto_multiplier)
         return Listing(
             native_id=c.name,
@@ -162,10 +164,10 @@ class GateFutures(GateVenue):
             quote=quote_asset,
             settle=settle,
             kind="PERPETUAL" if expiry_us is None else "FUTURE",
-            state=STATES.get(c.status, "HALTED"),
+            state="HALTED" if fractional else STATES.get(c.status, "HALTED"),
             inverse=settle == base,
             tick_size=plain(c.order_price_round),
-            lot_size=least if c.enable_decimal else "1",
+            lot_size=least if fractional else "1",
             min_size=least,
             contract_size="1" if size == "0" else size,  # BTC_USD: one dollar, written as 0
             expiry_us=expiry_us,

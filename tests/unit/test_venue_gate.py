@@ -152,6 +152,9 @@ def test_instruments() -> None:
     assert (swap.symbol, swap.kind, swap.contract_size, swap.lot_size, swap.settle, swap.inverse) == (
         "BTC/USDT:USDT", "PERPETUAL", "0.0001", "1", "USDT", False,
     )  # fmt: skip
+    fractional = {**CONTRACT, "enable_decimal": True, "order_size_min": "0.1"}
+    (cut,) = venue("gate-futures").parse_instruments(encoded([fractional]))
+    assert (cut.lot_size, cut.state) == ("0.1", "HALTED"), "its sizes would arrive cut to whole contracts"
     (inverse,) = venue("gate-futures-btc").parse_instruments(
         encoded([{**CONTRACT, "name": "BTC_USD", "quanto_multiplier": "0"}])
     )
