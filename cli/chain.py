@@ -80,3 +80,23 @@ def chain_fuzz(
     except NpmError as error:
         raise fail(error, 3) from None
     raise typer.Exit(1 if wrong else 0)
+
+
+def simulate_chain(
+    name: Annotated[str, typer.Option(help="Name of the chain in the settings that are written.")] = "local",
+    config_out: Annotated[Path | None, typer.Option(help="TOML file to write, for collect-chain --config.")] = None,
+    seed: int = 1,
+    block_time_ms: Annotated[int, typer.Option(min=20)] = 1000,
+    reorg_share: Annotated[float, typer.Option(min=0, max=1, help="Share of the steps that reorganise.")] = 0.1,
+) -> None:
+    """A real EVM with the real exchanges' contracts and random life, fetched by npm once; until SIGTERM."""
+    from cli.main import fail, log_to_stderr
+    from simulator.evm import EvmError
+    from simulator.evm_world import run_world
+    from simulator.npm import NpmError
+
+    log_to_stderr()
+    try:
+        run_world(name, config_out, seed=seed, block_time_ms=block_time_ms, reorg_share=reorg_share)
+    except (NpmError, EvmError) as error:
+        raise fail(error, 3) from None

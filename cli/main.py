@@ -13,7 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.chain import chain_fuzz, chains, collect_chain
+from cli import trade as trade_commands
+from cli.chain import chain_fuzz, chains, collect_chain, simulate_chain
+from cli.doctor import doctor
 from cli.history import archive, asof, export
 from cli.quote import quote_command
 from cli.workers import process
@@ -37,7 +39,9 @@ app.add_typer(broker_app, name="broker")
 app.add_typer(topics_app, name="topics")
 app.add_typer(query_app, name="query")
 app.add_typer(simulate_app, name="simulate")
+trade_commands.register(app)
 app.command("process")(process)
+app.command("doctor")(doctor)
 app.command("archive")(archive)
 app.command("asof")(asof)
 app.command("export")(export)
@@ -45,6 +49,7 @@ app.command("quote")(quote_command)
 app.command("collect-chain")(collect_chain)
 app.command("chains")(chains)
 simulate_app.command("chain-fuzz")(chain_fuzz)
+simulate_app.command("chain")(simulate_chain)
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML file with the settings; the environment overrides it.")

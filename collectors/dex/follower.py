@@ -14,12 +14,12 @@ from collections.abc import Iterable
 from collectors.dex.blocks import Header, Log
 from collectors.dex.chain import Chain
 from collectors.dex.discovery import Serials, created_before
-from collectors.dex.errors import ChainError, DeepReorg
+from collectors.dex.errors import BadAnswer, ChainError, DeepReorg
 from collectors.dex.metrics import ChainCounts
 from collectors.dex.mirror import Mirror, MirrorBlock, Outcome
 from collectors.dex.nodes import Nodes
 from collectors.dex.pool_book import PoolBook
-from collectors.dex.protocol import MirroredPool, Protocol
+from collectors.dex.protocol import MirroredPool, Protocol, Slots
 from collectors.dex.publisher import ChainPublisher
 from collectors.dex.reading import Proof, read_pools
 from collectors.dex.recovery import Recovered
@@ -98,7 +98,7 @@ class Follower:
         found = await created_before(self.nodes, self._protocols, header.number, self.settings.range_max)
         await self._load_tokens([*known, *found], header)
         pools = {p.ident: p for p in found if self._wants(p)} | {p.ident: p for p in known}
-        states = await read_pools(self.nodes, list(pools.values()), header.hash)
+        states = await self._read(list(pools.values()), header)
         for old in reversed(self.mirror.blocks):
             if old.number <= self.chain.final or await self._is_canonical(old):
                 break
@@ -219,7 +219,12 @@ class Follower:
             return
         pools = [p for p in self._last_changed if self.mirror.pools.get(p.ident) is p]
         differing = await self._proof.compare(pools, tip.hash)
+        if differing:
+            # Nodes look up a block's state by its number: an answer counts only while the block is the canonical one.
+            again = await self._proof.compare([p for p in pools if p.ident in differing], tip.hash)
+            differing = {i: t for i, t in again.items() if i in differing} if await self._stands(tip) else {}
         for ident, text in differing.items():
+            self.counts.mismatches += 1
             log.error("pool %s differs from the chain at block %d: %s", ident, tip.number, text)
             self.publisher.dead_letter(ident.encode(), f"block {tip.number} {tip.hash}: {text}")
             self.mirror.suspect.add(ident)
@@ -292,7 +297,7 @@ class Follower:
         if not suspects:
             return
         try:
-            states = await read_pools(self.nodes, suspects, tip.hash)
+            states = await self._read(suspects, tip)
         except ChainError:
             self.mirror.suspect.update(p.ident for p in suspects)
             for pool in suspects:
@@ -308,6 +313,16 @@ class Follower:
             self.counts.resyncs += 1
             self.mirror.snapshot(pool, states[pool.ident], self.mirror.blocks[-1])
             changed[pool.ident] = pool
+
+    async def _read(self, pools: list[MirroredPool], header: Header) -> dict[str, Slots]:
+        """Whole states at this block; raises BadAnswer when it was replaced while they were read."""
+        states = await read_pools(self.nodes, pools, header.hash)
+        if not await self._stands(header):
+            raise BadAnswer(f"block {header.hash} was replaced while {len(pools)} pools were read")
+        return states
+
+    async def _stands(self, header: Header) -> bool:
+        return (await self.chain.header(header.number)).hash == header.hash
 
     async def _finality(self) -> None:
         safe, final = await self.chain.finality(self.settings.finality == "tags", self.settings.final_depth)

@@ -80,10 +80,8 @@ class Proof:
             if wrong:
                 name, (ours, their) = next(iter(wrong.items()))
                 differing[pool.ident] = f"{name}: mirror {ours}, chain {their} ({len(wrong)} slots differ)"
-                continue
-            if problem := await self._quote(pool, block_hash):
+            elif problem := await self._quote(pool, block_hash):
                 differing[pool.ident] = problem
-        self._counts.mismatches += len(differing)
         return differing
 
     async def _quote(self, pool: MirroredPool, block_hash: str) -> str:
