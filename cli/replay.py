@@ -15,8 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from bus.consumer import TailReader
+from bus.producer import Producer
 from cli.stack import Stack, StackError, free_port, private_broker
 from cli.views import Views
+from collectors.metrics import Counts
+from collectors.player import Player
+from collectors.publisher import Publisher
 from collectors.venue import ALL_CHANNELS, adapter, adapter_ids
 from config.settings import Settings, VenueSettings
 from market.decimals import strip_zeros
@@ -26,6 +30,8 @@ from simulator.capture_file import read_capture
 from simulator.capture_venue import CaptureVenue
 
 SNIFFED_FRAMES = 2000
+SERVED = ("binance-spot", "binance-usdm", "binance-coinm")
+"""Venues whose captures are served by a venue of their own, over sockets; the others' go straight to their workers."""
 SETTLE_S = 60.0
 
 
@@ -49,14 +55,23 @@ class ReplayOptions:
 def group_by_adapter(files: Sequence[Path]) -> dict[str, list[Path]]:
     """Which adapter each file belongs to, by its content; files of one adapter are one stream in the given order."""
     groups: dict[str, list[Path]] = {}
+    alone: list[Path] = []
     for file in files:
         if not file.is_file():
             raise ReplayError(f"{file} is not a file")
         frames = [line.data for line in islice(read_capture([file]), SNIFFED_FRAMES) if line.kind in ("frame", "rest")]
         names = [name for name in adapter_ids() if adapter(name).sniff(frames)]
+        if names:
+            groups.setdefault(names[0], []).append(file)
+        else:
+            alone.append(file)
+    for file in alone:
+        # A venue's REST answers may stand in a file of their own, beside the stream's: name.http.txt.gz, name.txt.gz.
+        stem = file.name.partition(".")[0]
+        names = [name for name, others in groups.items() if any(o.name.partition(".")[0] == stem for o in others)]
         if not names:
             raise ReplayError(f"{file}: no adapter knows these frames; there are: {', '.join(adapter_ids())}")
-        groups.setdefault(names[0], []).append(file)
+        groups[names[0]].append(file)
     return groups
 
 
@@ -69,8 +84,11 @@ async def replay(settings: Settings, options: ReplayOptions, log: Callable[[str]
     groups = await asyncio.to_thread(group_by_adapter, options.files)
     venues = {
         name: CaptureVenue(files, speed=options.speed, drop_every=options.drop_every, seed=options.seed)
-        for name, files in groups.items()
-    }
+        for name, files in groups.items() if name in SERVED
+    }  # fmt: skip
+    played = {name: files for name, files in groups.items() if name not in SERVED}
+    if played and (options.speed or options.drop_every):
+        raise ReplayError(f"--speed and --drop-every need a venue that can be served: {', '.join(SERVED)}")
     with tempfile.TemporaryDirectory(prefix="venue-mirror-replay-") as temporary:
         work = Path(temporary)
         for venue in venues.values():
@@ -79,7 +97,7 @@ async def replay(settings: Settings, options: ReplayOptions, log: Callable[[str]
             async with private_broker(settings, log) as own:
                 tuned = _tuned(own, options, venues, work)
                 async with Stack(tuned, work) as stack:
-                    run = _Run(tuned, options, stack, venues, log)
+                    run = _Run(tuned, options, stack, venues, played, log)
                     summary = await run.play()
         finally:
             for venue in venues.values():
@@ -115,9 +133,11 @@ def _tuned(settings: Settings, options: ReplayOptions, venues: dict[str, Capture
 class _Run:
     def __init__(
         self, settings: Settings, options: ReplayOptions, stack: Stack, venues: dict[str, CaptureVenue],
-        log: Callable[[str], None],
+        played: dict[str, list[Path]], log: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.settings, self.options, self.stack, self.venues, self.log = settings, options, stack, venues, log
+        self.played = played
+        self.players: list[Player] = []
         self.metrics_url: dict[str, str] = {}
 
     async def play(self) -> dict[str, Any]:
@@ -136,8 +156,11 @@ class _Run:
                     f"collector-{name}", "collect", name,
                     settings=self.settings.model_copy(update={"collector": collector}),
                 )  # fmt: skip
+            for name, files in self.played.items():
+                self.players.append(await asyncio.to_thread(self._play_through, name, files))
             await self._played(views)
-            await self._collected(views)
+            if self.venues:
+                await self._collected(views)
             await self._processed(views, ends)
             counts = [await views.metrics(url) for url in self.metrics_url.values()]
             processed = await views.metrics()
@@ -150,10 +173,11 @@ class _Run:
             write_digests(records, self.options.digests)
 
         def total(name: str) -> int:
-            return int(sum(c.get(f"collector_{name}_total", 0) for c in counts))
+            served = sum(c.get(f"collector_{name}_total", 0) for c in counts)
+            return int(served) + sum(getattr(player.counts, name) for player in self.players)
 
         return {
-            "messages": sum(venue.frames_sent for venue in self.venues.values()),
+            "messages": sum(venue.frames_sent for venue in self.venues.values()) + total("frames") * (not self.venues),
             "book_events": total("book_events"),
             "gaps": total("gaps"),
             "resyncs": total("resyncs"),
@@ -165,6 +189,19 @@ class _Run:
             "keyframe_bad": int(processed.get("processor_keyframes_bad_total", 0)),
             "dead_letters": total("dead_letters") + int(processed.get("processor_dead_letters_total", 0)),
         }
+
+    def _play_through(self, name: str, files: Sequence[Path]) -> Player:
+        """A capture whose venue is not served: through its adapter and workers in this process, onto Kafka."""
+        producer = Producer(self.settings)
+        counts = Counts()
+        publisher = Publisher(name, producer.send, counts, owner="replay", waiting=producer.__len__)
+        venue = adapter(name)(channels=ALL_CHANNELS)
+        player = Player(venue, list(read_capture(files)), publisher, self.settings.collector)
+        self.log(f"playing: {name}, {len(player.lines):,} lines, {len(player.pipeline.workers)} books")
+        player.play(lambda: wait_for_room(producer))
+        if left := producer.flush(60) or producer.failed:
+            raise ReplayError(f"{name}: kafka did not take {left} records: {producer.first_failure}")
+        return player
 
     async def _played(self, views: Views) -> None:
         last = 0.0
@@ -207,12 +244,18 @@ class _Run:
 
     async def _write_books(self, views: Views) -> None:
         fields = ("venue", "symbol", "state", "epoch", "index", "venue_seq", "bids", "asks")
-        names = sorted((b["venue"], b["symbol"]) for b in await views.books() if b["venue"] in self.venues)
+        names = sorted((b["venue"], b["symbol"]) for b in await views.books() if b["venue"] in (*self.venues, *self.played))
         with self.options.out.open("w", encoding="utf-8") as out:
             for venue, symbol in names:
                 book = await views.book(venue, symbol)
                 out.write(json.dumps({name: book[name] for name in fields}, ensure_ascii=False) + "\n")
         self.log(f"{len(names)} books written to {self.options.out}")
+
+
+def wait_for_room(producer: Producer, most: int = 50_000) -> None:
+    """Until fewer than ``most`` records wait for Kafka."""
+    while len(producer) > most:
+        producer.poll(0.01)
 
 
 def _best(record: dict[str, Any]) -> tuple[tuple[int, int], ...]:

@@ -125,7 +125,8 @@ _decode_info = msgspec.json.Decoder(_ExchangeInfo).decode
 
 _AT = ord("@")
 _DEPTH, _TRADE, _AGG, _TICKER = b"depth", b"trade", b"aggTrade", b"bookTicker"
-_BAD = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+BAD = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are not what they should be."""
 
 
 class BinanceVenue(Venue):
@@ -148,7 +149,7 @@ class BinanceVenue(Venue):
     def parse_instruments(self, body: bytes) -> list[Listing]:
         try:
             entries = _decode_info(body).symbols
-        except _BAD as error:
+        except BAD as error:
             raise MalformedFrame(f"exchange info: {error}") from error
         listings = (self._listing(entry) for entry in entries)
         return [listing for listing in listings if listing is not None]
@@ -156,7 +157,7 @@ class BinanceVenue(Venue):
     def _listing(self, entry: msgspec.Raw) -> Listing | None:
         try:
             return self.listing(bytes(entry))
-        except (*_BAD, SymbolError, ValueError):
+        except (*BAD, SymbolError, ValueError):
             return None
 
     def listing(self, entry: bytes) -> Listing:
@@ -169,7 +170,7 @@ class BinanceVenue(Venue):
     def parse_snapshot(self, native: str, body: bytes) -> BookSnapshot:
         try:
             answer = _decode_answer(body)
-        except _BAD as error:
+        except BAD as error:
             raise MalformedFrame(f"depth of {native}: {error}") from error
         return BookSnapshot(native, answer.lastUpdateId, answer.bids, answer.asks, answer.E * 1000)
 
@@ -182,7 +183,7 @@ class BinanceVenue(Venue):
     def parse_volumes(self, body: bytes) -> dict[str, str]:
         try:
             return {day.symbol: day.quoteVolume or day.baseVolume for day in _decode_days(body)}
-        except _BAD as error:
+        except BAD as error:
             raise MalformedFrame(f"24-hour statistics: {error}") from error
 
     def ws_path(self) -> str:
@@ -217,7 +218,7 @@ class BinanceVenue(Venue):
             if frame.startswith(_TRADE, at) or frame.startswith(_AGG, at):
                 return (self._trade(_decode_trade(frame).data),)
             return self._parse_other(frame)
-        except _BAD as error:
+        except BAD as error:
             raise MalformedFrame(f"{self.id} frame: {error}") from error
 
     def _trade(self, t: _Trade) -> TradeEvent:

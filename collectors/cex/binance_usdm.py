@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collectors.cex.binance import BinanceVenue, decode_entry, plain
+from collectors.cex.binance import decode_entry, plain
+from collectors.cex.binance_futures import BinanceFutures
 from collectors.venue import Limits, Listing, PredecessorChain
 from market.instruments import future_symbol, perpetual_symbol
 
@@ -10,7 +11,7 @@ STATES = {"TRADING": "TRADING", "CLOSE": "DELISTED", "DELIVERED": "DELISTED"}
 """PENDING_TRADING, PRE_SETTLE, SETTLING, DELIVERING and whatever comes: HALTED."""
 
 
-class BinanceUsdM(BinanceVenue):
+class BinanceUsdM(BinanceFutures):
     """Linear futures: ids are shared by all symbols, so events chain by ``pu``; never by U, which jumps."""
 
     id = "binance-usdm"

@@ -1,0 +1,89 @@
+"""What Binance's two futures markets add: mark and index price and funding, asked for, because their streams travel on
+another address than the books.
+
+Source: Binance USDⓈ-M and COIN-M Futures, "Mark Price" (premiumIndex), "Get Funding Rate Info" (fundingInfo: only symbols
+whose interval is not the usual eight hours), "Open Interest".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from collectors.cex.binance import BAD, BinanceVenue, Millis
+from collectors.venue import (
+    BOOK,
+    FUNDING,
+    MARK_PRICE,
+    TICKER,
+    TRADE,
+    Event,
+    FundingEvent,
+    MalformedFrame,
+    MarkPriceEvent,
+    Poll,
+    RestRequest,
+)
+
+HOUR_US = 3_600_000_000
+USUAL_INTERVAL_US = 8 * HOUR_US
+PREMIUM_EVERY_S, INTERVALS_EVERY_S = 5.0, 3600.0
+
+
+class _Premium(Struct):
+    symbol: str
+    markPrice: str  # noqa: N815
+    indexPrice: str = ""  # noqa: N815
+    lastFundingRate: str = ""  # noqa: N815
+    nextFundingTime: Millis = 0  # noqa: N815
+    time: Millis = 0
+
+
+class _Interval(Struct):
+    symbol: str
+    fundingIntervalHours: int  # noqa: N815
+
+
+_decode_premiums = msgspec.json.Decoder(list[_Premium]).decode
+_decode_intervals = msgspec.json.Decoder(list[_Interval]).decode
+
+
+class BinanceFutures(BinanceVenue):
+    """The part that both futures markets share."""
+
+    offers = frozenset({BOOK, TRADE, TICKER, FUNDING, MARK_PRICE})
+
+    def __init__(self, *, channels: Collection[str] = (BOOK, TRADE)) -> None:
+        super().__init__(channels=channels)
+        self._intervals: dict[str, int] = {}
+        """Of symbols with another one than the usual, by the last answer."""
+
+    def polls(self) -> list[Poll]:
+        if not self.channels & {FUNDING, MARK_PRICE}:
+            return []
+        return [
+            Poll(RestRequest(f"{self.prefix}/fundingInfo"), INTERVALS_EVERY_S),
+            Poll(RestRequest(f"{self.prefix}/premiumIndex", 10), PREMIUM_EVERY_S),
+        ]
+
+    def parse_poll(self, request: RestRequest, body: bytes) -> Sequence[Event]:
+        try:
+            if request.path.endswith("/fundingInfo"):
+                self._intervals = {one.symbol: one.fundingIntervalHours * HOUR_US for one in _decode_intervals(body)}
+                return ()
+            return list(self._premiums(_decode_premiums(body)))
+        except BAD as error:
+            raise MalformedFrame(f"{request.path}: {error}") from error
+
+    def _premiums(self, premiums: list[_Premium]) -> Iterator[Event]:
+        for one in premiums:
+            if MARK_PRICE in self.channels:
+                yield MarkPriceEvent(one.symbol, one.markPrice, one.indexPrice, one.time * 1000)
+            # Dated futures have none: an empty text, and no next time.
+            if FUNDING in self.channels and one.lastFundingRate and one.nextFundingTime:
+                interval_us = self._intervals.get(one.symbol, USUAL_INTERVAL_US)
+                yield FundingEvent(
+                    one.symbol, one.lastFundingRate, interval_us, one.nextFundingTime * 1000, one.time * 1000
+                )
