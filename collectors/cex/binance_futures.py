@@ -7,7 +7,7 @@ whose interval is not the usual eight hours), "Open Interest".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 from msgspec import Struct
