@@ -8,7 +8,7 @@ Source: Hyperliquid API, "WebSocket / Subscriptions", "Timeouts and heartbeats",
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated
 
 import msgspec
@@ -30,6 +30,7 @@ from collectors.venue import (
     MalformedFrame,
     MarkPriceEvent,
     OpenInterestEvent,
+    Parser,
     Reply,
     RestRequest,
     StreamBook,
@@ -161,6 +162,12 @@ class Hyperliquid(Venue):
     offers = frozenset({BOOK, TRADE, TICKER, FUNDING, MARK_PRICE, OPEN_INTEREST})
     _rule = StreamBook()
 
+    def __init__(self, *, channels: Collection[str] = (BOOK, TRADE)) -> None:
+        super().__init__(channels=channels)
+        self._newest: dict[str, tuple[int, set[str]]] = {}
+        """By coin: the time of its newest trades and their ids. A subscription begins with trades of before, and says not
+        so; over a reconnection they would be published twice."""
+
     def instruments_requests(self) -> list[RestRequest]:
         return [RestRequest("/info", 20, "POST", b'{"type":"meta"}'), RestRequest("/info", 20, "POST", b'{"type":"spotMeta"}')]
 
@@ -212,6 +219,22 @@ class Hyperliquid(Venue):
 
     def unsubscribe(self, natives: Sequence[str], request_id: int) -> list[bytes]:
         return self._frames("unsubscribe", natives)
+
+    def connection(self) -> Parser:
+        return lambda frame: self._unseen(self.parse(frame))
+
+    def _unseen(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Without the trades that were said before; a frame holds trades of one coin, whose blocks follow each other."""
+        trades = [event for event in events if isinstance(event, TradeEvent)]
+        if not trades:
+            return events
+        before, ids = self._newest.get(trades[0].native, (-1, set[str]()))
+        fresh = [t for t in trades if t.ts_venue_us > before or (t.ts_venue_us == before and t.trade_id not in ids)]
+        if fresh:
+            newest = max(t.ts_venue_us for t in fresh)
+            known = ids if newest == before else set[str]()
+            self._newest[trades[0].native] = (newest, known | {t.trade_id for t in fresh if t.ts_venue_us == newest})
+        return fresh
 
     def parse(self, frame: bytes) -> Sequence[Event]:
         try:

@@ -57,6 +57,7 @@ def test_golden_events() -> None:
     assert parse("trades", [trade, {**trade, "side": "B"}]) == [
         TradeEvent("BTC", "877707108085800", side, "72581.0", "0.00017", 1787259217020000) for side in ("SELL", "BUY")
     ]
+    assert parse("trades", []) == []
     best = {"coin": "BTC", "time": 1787259217020, "bbo": [{"px": "1.5", "sz": "2", "n": 1}, {"px": "1.6", "sz": "3", "n": 2}]}
     assert parse("bbo", best) == [TickerEvent("BTC", -1, "1.5", "2", "1.6", "3", 1787259217020000)]
     assert parse("bbo", {**best, "bbo": [None, best["bbo"][1]]}) == []
@@ -69,6 +70,24 @@ def test_golden_events() -> None:
     ]
     spot = {"coin": "@107", "ctx": {"markPx": "0.14", "midPx": "0.209265", "circulatingSupply": "998949190.03"}}
     assert parse("activeSpotAssetCtx", spot) == [MarkPriceEvent("@107", "0.14", "")]
+
+
+def test_trades_of_before_a_reconnection_are_not_said_twice() -> None:
+    def trades(*made: tuple[int, int], coin: str = "BTC") -> bytes:
+        return encode("trades", [{"coin": coin, "side": "A", "px": "7", "sz": "1", "time": t, "tid": n} for t, n in made])
+
+    def ids(events: Any) -> list[str]:
+        return [event.trade_id for event in events]
+
+    venue = adapter("hyperliquid")()
+    one = venue.connection()
+    assert ids(one(trades((1000, 1), (1001, 2)))) == ["1", "2"]
+    assert ids(one(trades((1001, 3)))) == ["3"]
+    other = venue.connection()
+    # Newest first, with one that was made meanwhile in the block that was known in part, and one after it.
+    assert ids(other(trades((1002, 5), (1001, 4), (1001, 3), (1001, 2), (1000, 1)))) == ["5", "4"]
+    assert ids(other(trades((1002, 5), (1002, 6)))) == ["6"]
+    assert ids(other(trades((1000, 9), coin="ETH"))) == ["9"]
 
 
 def test_answers() -> None:
