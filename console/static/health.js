@@ -20,14 +20,14 @@ export function mount(root) {
       states: "Books that are not LIVE", trouble: "Changes of state in ten seconds",
     }[name]), plots[name].box);
   });
-  workers = table(["address", "room", "books", "events", "gaps", "dead letters", "key frames equal", "key frames not"], { class: "num" });
+  workers = table(["address", "room", "books", "events", "gaps", "dead letters", "key frames equal", "key frames not"], { class: "num small" });
   owners = table(["collector", "books", "LIVE"], { class: "num" });
   partitions = table(["partition", "records behind"], { class: "num" });
   events = h("div", { class: "timeline num" });
   chains = table(["chain", "head", "hash", "age", "final", "retracted blocks"], { class: "num" });
   chainPanel = h("section", { class: "panel", "data-table": "chains" }, h("h2", {}, "Chains: heads and reorganisations"), h("div", { class: "scroll" }, chains));
   root.append(
-    h("div", { class: "grid" }, charts),
+    h("div", { class: "grid charts" }, charts),
     h("p"),
     h("div", { class: "grid" },
       h("section", { class: "panel" }, h("h2", {}, "Gaps, resyncs, halts: newest first"), h("div", { class: "scroll" }, events)),
