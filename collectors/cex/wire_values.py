@@ -17,13 +17,18 @@ Millis = Annotated[int, Meta(ge=0, le=1 << 52)]
 Micros = Annotated[int, Meta(ge=0, le=1 << 62)]
 Nanos = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
+FIRST = frozenset("0123456789-")
+"""How a JSON number begins."""
 ALIASES = {"XBT": "BTC", "BCHSV": "BSV"}
 
 
 def number(raw: Raw) -> str:
     """The digits of a JSON number, or of a text that holds one. ValueError: it is neither."""
+    digits = str(raw, "ascii")
+    if digits[:1] in FIRST:
+        return digits
     digits = text(raw)
-    if not digits or digits[0] not in "0123456789-":
+    if digits[:1] not in FIRST:
         raise ValueError(f"not a number: {digits[:40]!r}")
     return digits
 
