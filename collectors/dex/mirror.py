@@ -179,20 +179,21 @@ class Mirror:
             pool = change.pool
             if self.pools.get(pool.ident) is not pool:
                 continue
-            if pool.snapshot_block >= block.number:
-                # Its state was read at or after this block: what the event overwrote is not what would come back.
-                self.suspect.add(pool.ident)
-                continue
             pool.index += 1
+            before = change.before
             if change.event == CREATED:
                 del self.pools[pool.ident]
                 self.suspect.discard(pool.ident)
                 outcome.removed.append(pool)
                 outcome.changed.pop(pool.ident, None)
             else:
-                set_slots(pool, change.before)
+                if pool.snapshot_block >= block.number:
+                    # Its state was read at or after this block: what the event overwrote is not what would come back.
+                    self.suspect.add(pool.ident)
+                    before = {}
+                set_slots(pool, before)
                 outcome.changed[pool.ident] = pool
-            self._tell(pool, "RETRACT", change.event, block, change.tx_hash, change.log_index, change.before)
+            self._tell(pool, "RETRACT", change.event, block, change.tx_hash, change.log_index, before)
         return outcome
 
     def snapshot(self, pool: MirroredPool, slots: Slots, block: MirrorBlock) -> None:
