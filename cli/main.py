@@ -243,6 +243,7 @@ def simulate_synthetic(
     rate: Annotated[float, typer.Option(min=0, help="Book events a second over all instruments.")] = 2000,
     seed: int = 1,
     levels: Annotated[int, typer.Option(min=0, help="Of a book, a side, at first; 0: 100, or 20 in many books.")] = 0,
+    fault_every: Annotated[float, typer.Option(min=0, help="Seconds between two random faults; 0: none.")] = 0,
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, help="0: any free port, printed.")] = 0,
 ) -> None:
@@ -253,8 +254,9 @@ def simulate_synthetic(
     log_to_stderr()
     try:
         run_synthetic(
-            adapter=protocol, instruments=instruments, rate=rate, seed=seed, levels=levels or None, host=host, port=port
-        )
+            adapter=protocol, instruments=instruments, rate=rate, seed=seed, host=host, port=port,
+            levels=levels or None, fault_every_s=fault_every,
+        )  # fmt: skip
     except UnknownProtocol as error:
         raise fail(error, 64) from None
 

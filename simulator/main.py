@@ -9,15 +9,31 @@ from simulator.capture_venue import CaptureVenue
 from simulator.synthetic import SyntheticVenue
 from simulator.venue_server import serve_forever
 
+FAULTS_S = 24 * 3600
+"""A script's length: nobody lets a failing venue run for longer."""
+
 
 def run_synthetic(
-    *, adapter: str, instruments: int, rate: float, seed: int, host: str, port: int, levels: int | None = None
+    *,
+    adapter: str,
+    instruments: int,
+    rate: float,
+    seed: int,
+    host: str,
+    port: int,
+    levels: int | None = None,
+    fault_every_s: float = 0.0,
 ) -> None:
-    """Serve a synthetic venue until SIGTERM or SIGINT. Raises UnknownProtocol."""
+    """Serve a synthetic venue until SIGTERM or SIGINT; with ``fault_every_s`` it fails so often, as ``seed`` says.
+
+    Raises UnknownProtocol.
+    """
     import uvloop
 
     async def run() -> None:
         venue = SyntheticVenue(adapter, instruments=instruments, rate=rate, seed=seed, levels=levels)
+        if fault_every_s:
+            venue.control("script", seed=seed, seconds=FAULTS_S, every=fault_every_s)
         await serve_forever(venue, host, port)
 
     uvloop.run(run())

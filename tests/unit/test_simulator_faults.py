@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,6 +24,7 @@ from simulator.faults import VERBS, ControlError
 from simulator.instrument import Name, SyntheticInstrument
 from simulator.synthetic import SyntheticVenue
 from simulator.truth import TooOld, TruthBook, TruthError
+from tests.conftest import ROOT, program
 
 BOOKS = {"op": "subscribe", "args": [{"channel": "books", "instId": "BTC-USDT"}]}
 Socket = aiohttp.ClientWebSocketResponse
@@ -370,6 +373,20 @@ async def test_a_script_runs_by_command_and_ends_with_its_venue():
         venue.control("script", seed=3, seconds=1, every=0.05)
         await asyncio.sleep(1.1)
         assert sum(venue.faults.counts.values()) > 5
+
+
+def test_the_program_starts_a_failing_venue_of_any_protocol(run_cli):
+    refused = run_cli("simulate", "synthetic", "--protocol", "nobody")
+    assert refused.returncode == 64
+    assert "there are: binance-spot" in refused.stderr and "deribit" in refused.stderr
+    arguments = ["simulate", "synthetic", "--protocol", "kraken", "--instruments", "3000", "--fault-every", "0.5"]
+    with subprocess.Popen([*program(), *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        words = dict(part.split("=", 1) for part in process.stdout.readline().split()[1:])
+        with urllib.request.urlopen(words["rest"] + "/0/public/AssetPairs") as response:
+            assert len(json.load(response)["result"]) >= 3000
+        process.terminate()
+        assert process.wait(20) == 0
 
 
 # Truth and windows.
