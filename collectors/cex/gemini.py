@@ -23,6 +23,7 @@ from collectors.venue import (
     Limits,
     Listing,
     MalformedFrame,
+    Parser,
     Reply,
     RestRequest,
     StreamBook,
@@ -139,6 +140,22 @@ class Gemini(Venue):
     @staticmethod
     def _request(verb: str, natives: Sequence[str]) -> bytes:
         return msgspec.json.encode({"type": verb, "subscriptions": [{"name": "l2", "symbols": list(natives)}]})
+
+    def connection(self) -> Parser:
+        seen: set[str] = set()
+
+        def parse(frame: bytes) -> Sequence[Event]:
+            events = self.parse(frame)
+            for event in events:
+                if isinstance(event, BookDelta) and event.native not in seen:
+                    # A pair that nobody has traded yet may bring no past trades to mark its whole book.
+                    seen.add(event.native)
+                    return (BookSnapshot(event.native, -1, event.bids, event.asks),)
+                if isinstance(event, BookSnapshot):
+                    seen.add(event.native)
+            return events
+
+        return parse
 
     def parse(self, frame: bytes) -> Sequence[Event]:
         try:

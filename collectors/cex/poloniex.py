@@ -85,7 +85,7 @@ BOOKS = "book_lv2"
 
 
 class Poloniex(Venue):
-    """Poloniex spot: books and trades."""
+    """Poloniex spot: the 20 best levels as they change, and trades."""
 
     id = "poloniex"
     rest_url = "https://api.poloniex.com"

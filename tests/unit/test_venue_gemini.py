@@ -40,6 +40,15 @@ def test_frames(gemini: Venue) -> None:
     assert "InvalidSymbol" in refused.error
 
 
+def test_the_first_message_of_a_pair_is_its_whole_book_also_without_past_trades(gemini: Venue) -> None:
+    parse = gemini.connection()
+    message = {"type": "l2_updates", "symbol": "NEWUSD", "changes": CHANGES}
+    first, second = (parse(encoded(message))[0] for _ in range(2))
+    assert isinstance(first, BookSnapshot)
+    assert isinstance(second, BookDelta)
+    assert isinstance(parse(encoded({**message, "trades": []}))[0], BookSnapshot), "it was subscribed anew"
+
+
 def test_instruments(gemini: Venue) -> None:
     assert gemini.instruments_requests()[0].path == "/v1/symbols/details/all"
     spot = (
