@@ -7,6 +7,7 @@ About three minutes; needs Chromium (deploy/install-test-tools.sh).
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import tempfile
 import time
@@ -139,5 +140,12 @@ async def picture(tab: Tab, name: str, **options: Any) -> None:
     say(f"docs/images/{name}.png{'  ' + str(tab.errors) if tab.errors else ''}")
 
 
+async def until_stopped() -> None:
+    """The same, taken down in order by SIGTERM too."""
+    task = asyncio.ensure_future(main())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await task
+
+
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(until_stopped())
