@@ -25,7 +25,7 @@ from simulator.evm_dex import Dex
 from simulator.evm_traffic import Traffic, TrafficPool
 from simulator.evm_truth import Truth
 
-SETTLE_S = 30.0
+SETTLE_S = 120.0
 
 
 @dataclass

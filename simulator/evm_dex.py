@@ -111,6 +111,10 @@ class Dex:
             (self.v2_router, encode(signature, a.address, b.address, amount, 0, 0, self.owner, FOREVER)),
         ]
 
+    def v2_donate(self, pair: str, token: Token, amount: int) -> list[Action]:
+        """Give tokens to the pair and let it take them into its reserves: no Swap, Mint or Burn tells of it."""
+        return [(token.address, encode("transfer(address,uint256)", pair, amount)), (pair, encode("sync()"))]
+
     # Uniswap V3.
 
     def v3_create(self, a: Token, b: Token, fee: int, sqrt_price_x96: int) -> str:

@@ -81,8 +81,10 @@ class Traffic:
     def _v2(self, p: TrafficPool) -> list[Action]:
         a, b = self.rng.sample((p.a, p.b), 2)
         roll = self.rng.random()
-        if roll < 0.7:
+        if roll < 0.55:
             return [self.dex.v2_swap(a, b, self._size())]
+        if roll < 0.7:
+            return self.dex.v2_donate(p.ident, a, self._size())
         if roll < 0.9:
             return [self.dex.v2_add(a, b, self._size(6), self._size(6))]
         return self.dex.v2_remove(p.ident, a, b, self._size(6, 18))
@@ -94,7 +96,7 @@ class Traffic:
             return [self.dex.v3_swap(a, b, p.fee, self._size())]
         if roll < 0.85:
             spacing = V3_SPACING[p.fee]
-            centre, width = self.rng.randint(-30, 30), self.rng.choice((1, 1, 2, 5, 20))
+            centre, width = self.rng.randint(-8, 8), self.rng.choice((1, 1, 2, 4, 20))
             return [self.dex.v3_mint(a, b, p.fee, (centre - width) * spacing, (centre + width) * spacing, self._size(9))]
         position = self.rng.randint(1, 60)
         return [self.dex.v3_burn(position, self.rng.choice((0, self._size(6, 22))))]
@@ -103,7 +105,7 @@ class Traffic:
         roll = self.rng.random()
         if roll < 0.6:
             return [self.dex.v4_swap(p.key, self.rng.random() < 0.5, self._size())]
-        centre, width = self.rng.randint(-30, 30), self.rng.choice((1, 1, 2, 5, 20))
+        centre, width = self.rng.randint(-8, 8), self.rng.choice((1, 1, 2, 4, 20))
         lower, upper = (centre - width) * p.spacing, (centre + width) * p.spacing
         amount = self._size(9, 22)
         return [self.dex.v4_modify(p.key, lower, upper, amount if roll < 0.85 else -amount)]
