@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 ROOMS = (
-    "config", "schemas", "market", "bus", "collectors", "processors", "strategies", "execution", "history", "simulator", "console",
-    "deploy", "cli",
+    "config", "schemas", "market", "bus", "collectors", "processors", "strategies", "execution", "history",
+    "simulator", "console", "deploy", "cli",
 )  # fmt: skip
 FILES = sorted(file for room in ROOMS for file in (ROOT / room).rglob("*.py"))
 
