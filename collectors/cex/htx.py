@@ -1,8 +1,8 @@
-"""HTX (Huobi) spot: gzipped frames, and two sockets, one for exact deep books and one for everything else.
+"""HTX (Huobi) spot: gzipped frames; 150 levels beside trades and tickers, 400 on a socket of their own, or whole books.
 
 Source: HTX Spot API, "Websocket Market Data" (Market by Price incremental, Market Depth, Trade Detail, BBO), "Get all
-Supported Trading Symbol"; ccxt's htx. Proof: prevSeqNum chain (htx-spot: documentation); whole books (htx-spot-public:
-capture).
+Supported Trading Symbol", announcements of the MBP feed (150 levels for all pairs, other depths on /feed); ccxt's htx.
+Proof: prevSeqNum chain (htx-spot, htx-spot-deep: documentation); whole books (htx-spot-whole: capture).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collectors.venue import (
     BookDelta,
     BookSnapshot,
     Event,
+    Level,
     Limits,
     Listing,
     MalformedFrame,
@@ -70,8 +71,9 @@ class _Levels(Struct, gc=False):
 class _Change(Struct, gc=False):
     seqNum: Id  # noqa: N815
     prevSeqNum: Id = -1  # noqa: N815
-    bids: list[tuple[Raw, Raw]] = []
-    asks: list[tuple[Raw, Raw]] = []
+    # The side on which nothing changed may also be told as a blank object.
+    bids: list[tuple[Raw, Raw]] | dict[str, Raw] | None = None
+    asks: list[tuple[Raw, Raw]] | dict[str, Raw] | None = None
 
 
 class Trade(Struct, gc=False):
@@ -221,15 +223,23 @@ class HtxVenue(Venue):
         raise NotImplementedError
 
 
-class HtxSpotPublic(HtxVenue):
-    """HTX spot's common socket: whole books of 150 levels once a second, trades, best bid and offer."""
+def _side(rows: list[tuple[Raw, Raw]] | dict[str, Raw] | None) -> list[Level]:
+    if isinstance(rows, dict):
+        if rows:
+            raise ValueError("a side of a book that is no list")
+        return []
+    return numbers(rows or ())
 
-    id = "htx-spot-public"
+
+class HtxSpotWhole(HtxVenue):
+    """HTX spot by whole books of 150 levels, once a second: nothing to chain, every message is the truth."""
+
+    id = "htx-spot-whole"
     rest_url = "https://api.huobi.pro"
     ws_url = "wss://api.huobi.pro"
     offers = frozenset({BOOK, TRADE, TICKER})
     _rule: ClassVar[SyncRule] = StreamBook()
-    mark: ClassVar[bytes] = b".depth.step0"
+    book_channel: ClassVar[str] = "depth.step0"
 
     def ws_path(self) -> str:
         return "/ws"
@@ -258,14 +268,13 @@ class HtxSpotPublic(HtxVenue):
 
     def channels_of(self, native: str) -> list[str]:
         kinds = ((TRADE, "trade.detail"), (TICKER, "bbo"))
-        names = ["depth.step0", *(name for kind, name in kinds if kind in self.channels)]
+        names = [self.book_channel, *(name for kind, name in kinds if kind in self.channels)]
         return [f"market.{native}.{name}" for name in names]
 
     def update(self, head: Frame) -> Sequence[Event]:
         native = native_of(head.ch)
-        if head.ch.endswith(".depth.step0"):
-            d = _decode_levels(head.tick)
-            return (BookSnapshot(native, d.version, numbers(d.bids), numbers(d.asks), head.ts * 1000, refresh=True),)
+        if head.ch.endswith(self.book_channel):
+            return (self.book(native, head),)
         if head.ch.endswith(".trade.detail"):
             return tuple(self._trade(native, t) for t in decode_trades(head.tick).data)
         if head.ch.endswith(".bbo"):
@@ -274,54 +283,61 @@ class HtxSpotPublic(HtxVenue):
             return (TickerEvent(native, k.seqId, *bid, *ask, (k.quoteTime or head.ts) * 1000),)
         return ()
 
+    def book(self, native: str, head: Frame) -> BookSnapshot | BookDelta:
+        """The event of the book's channel; may raise BAD."""
+        d = _decode_levels(head.tick)
+        return BookSnapshot(native, d.version, numbers(d.bids), numbers(d.asks), head.ts * 1000, refresh=True)
+
     def _trade(self, native: str, t: Trade) -> TradeEvent:
         trade_id = number(t.id) if t.tradeId is None else str(t.tradeId)
         return TradeEvent(native, trade_id, t.direction.upper(), number(t.price), number(t.amount), t.ts * 1000)
 
     @classmethod
     def sniff(cls, frames: Sequence[bytes]) -> bool:
+        mark = f".{cls.book_channel}\"".encode()
         for frame in frames:
             try:
                 text = inflated(frame)
             except MalformedFrame:
                 continue
-            if text.startswith(b'{"ch":"market.') and cls.mark in text[:80]:
+            if text.startswith(b'{"ch":"market.') and mark in text[:80]:
                 return True
         return False
 
 
-class HtxSpot(HtxSpotPublic):
-    """HTX spot's feed of books: 400 levels every 100 ms, chained by prevSeqNum; nothing else travels on this socket."""
+class HtxSpot(HtxSpotWhole):
+    """HTX spot: 150 levels every 100 ms, chained by prevSeqNum, with trades and the best bid and offer beside them."""
 
     id = "htx-spot"
-    offers = frozenset({BOOK})
     _rule = StreamChain()
-    mark = b".mbp.400"
-
-    def ws_path(self) -> str:
-        return "/feed"
-
-    def channels_of(self, native: str) -> list[str]:
-        return [f"market.{native}.mbp.400"]
+    book_channel = "mbp.150"
 
     def subscribe(self, natives: Sequence[str], request_id: int) -> list[bytes]:
         # The book itself has to be asked for; subscribed first, so that no change lies between the two.
-        asked = [self.request("req", channel, channel) for native in natives for channel in self.channels_of(native)]
+        asked = [self.request("req", self.channels_of(native)[0], native) for native in natives]
         return super().subscribe(natives, request_id) + asked
 
-    def update(self, head: Frame) -> Sequence[Event]:
-        if not head.ch.endswith(".mbp.400"):
-            return ()
+    def book(self, native: str, head: Frame) -> BookSnapshot | BookDelta:
         d = _decode_change(head.tick)
-        bids, asks = numbers(d.bids), numbers(d.asks)
-        return (BookDelta(native_of(head.ch), d.seqNum, d.seqNum, d.prevSeqNum, bids, asks, head.ts * 1000),)
+        return BookDelta(native, d.seqNum, d.seqNum, d.prevSeqNum, _side(d.bids), _side(d.asks), head.ts * 1000)
 
     def replied(self, head: Frame) -> Sequence[Event]:
         d = _decode_change(head.data)
-        return (BookSnapshot(native_of(head.rep), d.seqNum, numbers(d.bids), numbers(d.asks), head.ts * 1000),)
+        return (BookSnapshot(native_of(head.rep), d.seqNum, _side(d.bids), _side(d.asks), head.ts * 1000),)
 
     def connection(self) -> Parser:
         return _Feed(self)
+
+
+class HtxSpotDeep(HtxSpot):
+    """HTX spot's feed of deeper books: 400 levels; nothing else travels on its socket."""
+
+    id = "htx-spot-deep"
+    offers = frozenset({BOOK})
+    book_channel = "mbp.400"
+
+    def ws_path(self) -> str:
+        return "/feed"
 
 
 class _Feed:
@@ -343,6 +359,6 @@ class _Feed:
             return ()
         if isinstance(event, BookSnapshot):
             return (event, *self._waiting.pop(event.native, ()))
-        if isinstance(event, Reply) and b'"subbed"' in (text := inflated(frame)):
-            self._waiting[native_of(decode_frame(text).subbed)] = deque(maxlen=WAITING_MAX)
+        if isinstance(event, Reply) and (channel := decode_frame(inflated(frame)).subbed):
+            self._waiting[native_of(channel)] = deque(maxlen=WAITING_MAX)
         return events

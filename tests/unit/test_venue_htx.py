@@ -41,11 +41,11 @@ def parse(name: str, frame: Any) -> list[Any]:
 
 
 CHANGE = (
-    b'{"ch":"market.btcusdt.mbp.400","ts":1583472025885,"tick":{"seqNum":9,"prevSeqNum":5,"bids":[[9058.270,0]],'
+    b'{"ch":"market.btcusdt.mbp.150","ts":1583472025885,"tick":{"seqNum":9,"prevSeqNum":5,"bids":[[9058.270,0]],'
     b'"asks":[[1.58E-4,2.0]]}}'
 )
 WHOLE = (
-    b'{"id":"x","rep":"market.btcusdt.mbp.400","status":"ok","ts":1698359289261,"data":{"seqNum":5,"bids":[[9058.27,1]],'
+    b'{"id":"x","rep":"market.btcusdt.mbp.150","status":"ok","ts":1698359289261,"data":{"seqNum":5,"bids":[[9058.27,1]],'
     b'"asks":[]}}'
 )
 
@@ -54,31 +54,34 @@ def test_the_feeds_frames() -> None:
     assert parse("htx-spot", CHANGE) == [
         BookDelta("btcusdt", 9, 9, 5, [("9058.270", "0")], [("1.58E-4", "2.0")], 1583472025885000)
     ]
+    blank = CHANGE.replace(b"[[9058.270,0]]", b"{}").replace(b"[[1.58E-4,2.0]]", b"null")
+    assert parse("htx-spot", blank) == [BookDelta("btcusdt", 9, 9, 5, [], [], 1583472025885000)]
+    assert parse("htx-spot-deep", CHANGE.replace(b"mbp.150", b"mbp.400")) == parse("htx-spot", CHANGE)
     assert parse("htx-spot", WHOLE) == [BookSnapshot("btcusdt", 5, [("9058.27", "1")], [], 1698359289261000)]
 
 
 def test_common_frames() -> None:
     depth = b'{"ch":"market.btcusdt.depth.step0","ts":1618678070748,"tick":{"bids":[[710.01,2.26]],"asks":[],"version":7,"ts":1}}'
-    assert parse("htx-spot-public", depth) == [
+    assert parse("htx-spot-whole", depth) == [
         BookSnapshot("btcusdt", 7, [("710.01", "2.26")], [], 1618678070748000, refresh=True)
     ]
     trade = (
         b'{"ch":"market.nesteth.trade.detail","ts":1618677964149,"tick":{"id":1,"ts":2,"data":[{"id":100078580044255757500222272,'
         b'"ts":1618677964146,"tradeId":934722,"amount":880.98,"price":2.284E-5,"direction":"sell"}]}}'
     )
-    assert parse("htx-spot-public", trade) == [
+    assert parse("htx-spot-whole", trade) == [
         TradeEvent("nesteth", "934722", "SELL", "2.284E-5", "880.98", 1618677964146000)
     ]
     bbo = {"ch": "market.btcusdt.bbo", "ts": 1671941599613, "tick": {"seqId": 161499562790, "ask": 16829.51, "askSize": 0.707776,
            "bid": 16829.5, "bidSize": 1.685945, "quoteTime": 1671941599612, "symbol": "btcusdt"}}  # fmt: skip
-    assert parse("htx-spot-public", bbo) == [
+    assert parse("htx-spot-whole", bbo) == [
         TickerEvent("btcusdt", 161499562790, "16829.5", "1.685945", "16829.51", "0.707776", 1671941599612000)
     ]
 
 
 def test_pings_are_answered_and_answers_read() -> None:
     assert parse("htx-spot", {"ping": 1492420473027}) == [Answer(b'{"pong":1492420473027}')]
-    assert parse("htx-spot", {"id": "7", "status": "ok", "subbed": "market.btcusdt.mbp.400", "ts": 1}) == [Reply(7)]
+    assert parse("htx-spot", {"id": "7", "status": "ok", "subbed": "market.btcusdt.mbp.150", "ts": 1}) == [Reply(7)]
     assert parse("htx-linear", {"id": "market.X.bbo", "status": "ok", "subbed": "market.X.bbo", "ts": 1}) == []
     (refused,) = parse("htx-spot", {"ts": 1, "status": "error", "err-msg": "invalid symbol", "id": "2"})
     assert (refused.request_id, "invalid symbol" in refused.error) == (2, True)
@@ -93,19 +96,23 @@ def test_what_cannot_be_inflated_is_malformed() -> None:
 
 
 def test_subscriptions() -> None:
-    sub, req = (json.loads(f) for f in venue("htx-spot").subscribe(["btcusdt"], 4))
-    assert sub == {"sub": "market.btcusdt.mbp.400", "id": "4"}
-    assert req["req"] == "market.btcusdt.mbp.400"
+    sub, trades, bbo, req = (json.loads(f) for f in venue("htx-spot").subscribe(["btcusdt"], 4))
+    assert sub == {"sub": "market.btcusdt.mbp.150", "id": "4"}
+    assert (trades["sub"], bbo["sub"]) == ("market.btcusdt.trade.detail", "market.btcusdt.bbo")
+    assert req["req"] == "market.btcusdt.mbp.150"
+    deep = venue("htx-spot-deep")
+    assert deep.ws_path() == "/feed"
+    assert [json.loads(f).get("sub") for f in deep.subscribe(["btcusdt"], 4)] == ["market.btcusdt.mbp.400", None]
     frames = [json.loads(f) for f in venue("htx-linear").subscribe(["BTC-USDT"], 4)]
     assert frames[0] == {"sub": "market.BTC-USDT.depth.size_150.high_freq", "id": "4", "data_type": "incremental"}
     assert [f["sub"] for f in frames[1:]] == ["market.BTC-USDT.trade.detail", "market.BTC-USDT.bbo"]
 
 
 def feed(seq: int, prev: int, price: str) -> bytes:
-    return f'{{"ch":"market.btcusdt.mbp.400","ts":1,"tick":{{"seqNum":{seq},"prevSeqNum":{prev},"bids":[[{price},1]]}}}}'.encode()
+    return f'{{"ch":"market.btcusdt.mbp.150","ts":1,"tick":{{"seqNum":{seq},"prevSeqNum":{prev},"bids":[[{price},1]]}}}}'.encode()
 
 
-SUBBED = {"id": "7", "status": "ok", "subbed": "market.btcusdt.mbp.400", "ts": 1}
+SUBBED = {"id": "7", "status": "ok", "subbed": "market.btcusdt.mbp.150", "ts": 1}
 
 
 def test_changes_that_overtake_the_book_are_not_lost() -> None:
@@ -186,9 +193,10 @@ TOO_LONG = {"xvgeth", "fil3susdt"}
 
 def test_every_message_of_a_real_stream_is_the_mirrors_book(captures: Path) -> None:
     lines = [line for line in read_capture([captures / "huobi_spot_20210417.txt.gz"]) if line.kind == "frame"]
-    assert adapter("htx-spot-public").sniff([line.data for line in lines])
-    assert not any(adapter(other).sniff([line.data for line in lines]) for other in ("htx-spot", "htx-linear", "htx-inverse"))
-    run = Replay("htx-spot-public", {json.loads(line.data)["ch"].split(".")[1] for line in lines if b'"ch"' in line.data})
+    assert adapter("htx-spot-whole").sniff([line.data for line in lines])
+    others = ("htx-spot", "htx-spot-deep", "htx-linear", "htx-inverse")
+    assert not any(adapter(other).sniff([line.data for line in lines]) for other in others)
+    run = Replay("htx-spot-whole", {json.loads(line.data)["ch"].split(".")[1] for line in lines if b'"ch"' in line.data})
     run.subscribed()
     exact, silent = 0, 0
     for line in lines:

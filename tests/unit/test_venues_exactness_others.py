@@ -33,10 +33,10 @@ BOOKS: dict[str, list[str]] = {
         '"b":[],"a":[{"p":"<P>","s":<S>}]}}',
     ],
     "htx-spot": [
-        '{"ch":"market.btcusdt.mbp.400","ts":1583472025885,"tick":{"seqNum":9,"prevSeqNum":5,"bids":[[<P>,<S>]],"asks":[]}}',
-        '{"id":"x","rep":"market.btcusdt.mbp.400","status":"ok","ts":1,"data":{"seqNum":5,"bids":[],"asks":[[<P>,<S>]]}}',
+        '{"ch":"market.btcusdt.mbp.150","ts":1583472025885,"tick":{"seqNum":9,"prevSeqNum":5,"bids":[[<P>,<S>]],"asks":[]}}',
+        '{"id":"x","rep":"market.btcusdt.mbp.150","status":"ok","ts":1,"data":{"seqNum":5,"bids":[],"asks":[[<P>,<S>]]}}',
     ],
-    "htx-spot-public": ['{"ch":"market.btcusdt.depth.step0","ts":1,"tick":{"bids":[[<P>,<S>]],"asks":[],"version":7,"ts":1}}'],
+    "htx-spot-whole": ['{"ch":"market.btcusdt.depth.step0","ts":1,"tick":{"bids":[[<P>,<S>]],"asks":[],"version":7,"ts":1}}'],
     "htx-linear": [
         '{"ch":"market.BTC-USDT.depth.size_150.high_freq","tick":{"asks":[[<P>,<S>]],"bids":[],"event":"update","ts":1645023376098,'
         '"version":8},"ts":1}',
@@ -84,7 +84,7 @@ OTHER: dict[str, list[str]] = {
         '{"channel":"futures.public_liquidates","event":"update","result":[{"price":"215.1","size":"-124","time_ms":1,"contract":"X"}]}',
     ],
     "htx-spot": [
-        '{"ping":1492420473027}', '{"id":"7","status":"ok","subbed":"market.btcusdt.mbp.400","ts":1}',
+        '{"ping":1492420473027}', '{"id":"7","status":"ok","subbed":"market.btcusdt.mbp.150","ts":1}',
         '{"id":"7","status":"error","err-code":"bad-request","err-msg":"no","ts":1}',
     ],
     "htx-linear": [
@@ -236,7 +236,7 @@ def test_a_frame_with_anything_in_place_of_a_value_is_events_or_malformed(sample
 
 
 CAPTURES = {
-    "gateio_spot_v4_20210422.txt.gz": "gate-spot", "huobi_spot_20210417.txt.gz": "htx-spot-public",
+    "gateio_spot_v4_20210422.txt.gz": "gate-spot", "huobi_spot_20210417.txt.gz": "htx-spot-whole",
     "bitstamp_v2_20220105.txt.gz": "bitstamp", "gemini_v2_20210624.txt.gz": "gemini", "bitmex_20210722.txt.gz": "bitmex",
     "phemex_20210703.txt.gz": "phemex", "poloniex_v2_20220821.txt.gz": "poloniex",
 }  # fmt: skip
