@@ -125,6 +125,8 @@ class Desk:
             held = totals.get(asset, Amounts(0, 0, 0))
             total, free = amount(held.total, held.exp), amount(held.free, held.exp)
             state = "OK" if total == accounts.balances.get(asset, 0) else "LAGGING"
+            # So that the next reconciliation tells when they agree again.
+            accounts.states[asset] = state
             self.send(BALANCE.name, "Balance", f"{accounts.account}|{asset}", accounts.balance(asset, now, total, free, state))
         self.refresh(accounts)
 

@@ -1,0 +1,241 @@
+"""Strategies and orders as processes on a real Kafka: an arbitrage on paper, explained, decided again, killed, restarted."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bus.topics import apply
+from cli.trade_views import newest_by, records
+from config.settings import Settings
+from schemas.codec import codec
+from schemas.topics import BOOK, TOPICS
+from tests.conftest import ROOT, program
+from tests.trading_world import instrument
+
+pytestmark = pytest.mark.broker
+
+LIMITS = {
+    "max_intent_age_ms": "2000", "max_book_age_ms": "60000", "price_collar_bps": "500", "median_collar_bps": "500",
+    "max_order_notional": "200000", "max_position_notional": "400000", "max_asset_notional": "800000",
+    "max_total_notional": "2000000", "max_open_orders": "50", "max_orders_per_minute": "2000",
+    "max_cancels_per_minute": "500", "max_drawdown": "100000", "max_group_notional": "400000", "duplicate_window_ms": "10",
+}  # fmt: skip
+
+
+class Floor:
+    """Two mirrored venues made by hand, and the processes that trade on them."""
+
+    def __init__(self, settings: Settings, work: Path, unique: str, run_cli: Callable[..., Any]) -> None:
+        from bus.producer import Producer
+
+        self.settings, self.work, self.unique, self._cli = settings, work, unique, run_cli
+        self.venues = (f"a-{unique}", f"b-{unique}")
+        self.strategy = f"xv-{unique}"
+        self.env = {"KAFKA_BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers}
+        self.producer = Producer(settings, linger_ms=0)
+        self.processes: list[subprocess.Popen[str]] = []
+        self.index: dict[str, int] = {}
+        self.rnd = random.Random(1)
+        symbol = self.symbol = "BTC/USDT"
+        now = time.time_ns()
+        for venue in self.venues:
+            self._put("market.instrument", venue, instrument(venue, symbol, ts_ns=now))
+            self._put("market.status", venue, {
+                "venue": venue, "symbol": symbol, "state": "LIVE", "reason": "", "epoch": 1, "since_ns": now, "owner": "",
+            })  # fmt: skip
+            self.book(venue, 5_000_000)
+        self.producer.flush()
+
+    def _put(self, topic: str, venue: str, value: dict[str, Any]) -> None:
+        self.producer.send(topic, f"{venue}|{self.symbol}", codec(TOPICS[topic].record).encode(value))
+
+    def book(self, venue: str, mid: int) -> None:
+        """A whole book around a mid: each comes as a new SNAPSHOT would inside of its epoch, as a DELTA of all levels."""
+        index = self.index[venue] = self.index.get(venue, -1) + 1
+        bids, asks = ([(mid + s * (100 + 100 * i), self.rnd.randint(100, 900)) for i in range(5)] for s in (-1, 1))
+        old = getattr(self, f"_old_{venue}", ([], []))
+        setattr(self, f"_old_{venue}", (bids, asks))
+        gone = [[(p, 0) for p, _ in was if p not in dict(now)] for was, now in zip(old, (bids, asks), strict=True)]
+        self._put(BOOK.name, venue, {
+            "venue": venue, "symbol": self.symbol, "kind": "DELTA" if index else "SNAPSHOT", "epoch": 1, "index": index,
+            "venue_seq": index, "venue_prev_seq": index - 1, "ts_venue_us": 0, "ts_received_ns": time.time_ns(),
+            "price_exp": -2, "size_exp": -3, "bid_prices": [p for p, _ in gone[0] + bids],
+            "bid_sizes": [s for _, s in gone[0] + bids], "ask_prices": [p for p, _ in gone[1] + asks],
+            "ask_sizes": [s for _, s in gone[1] + asks], "venue_checksum": None,
+        })  # fmt: skip
+
+    def play(self, seconds: float, rate: float = 40) -> None:
+        """Books that wander apart, for a while."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for venue in self.venues:
+                self.book(venue, 5_000_000 + self.rnd.randint(-300, 300) * 100)
+            self.producer.poll(0)
+            time.sleep(1 / rate)
+        self.producer.flush()
+
+    def files(self) -> tuple[Path, Path]:
+        """(strategy file, accounts file)."""
+        strategy, accounts = self.work / "xv.toml", self.work / "accounts.toml"
+        strategy.write_text(
+            f'kind = "cross_venue"\nname = "{self.strategy}"\n[parameters]\nvenues = {json.dumps(self.venues)}\n'
+            'max_notional = "20000"\nhaircut_bps = "0"\ncooldown_ms = 20\nvalid_ms = 1500\n'
+        )
+        accounts.write_text("".join(
+            f'[accounts."{v}:paper"]\nadapter = "paper"\nnotional_per_minute = 50000000\nlatency_ms = 2\n'
+            f'[accounts."{v}:paper".balances]\nUSDT = "1000000"\nBTC = "20"\n' for v in self.venues
+        ))  # fmt: skip
+        return strategy, accounts
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a process of the program and wait for the line that says that it runs."""
+        log = (self.work / f"{arguments[0]}-{len(self.processes)}.log").open("w+")
+        process = subprocess.Popen(
+            [*program(), *arguments], cwd=self.work, env={**os.environ, "PYTHONPATH": str(ROOT), **self.env}, stderr=log,
+            stdout=log, text=True,
+        )  # fmt: skip
+        self.processes.append(process)
+        wanted = 2 if arguments[0] == "execute" else 1
+        deadline = time.monotonic() + 90
+        while (text := Path(log.name).read_text()).count(": ready") + text.count("runs PAPER") < wanted:
+            assert process.poll() is None, text
+            assert time.monotonic() < deadline, text
+            time.sleep(0.1)
+        return process
+
+    def cli(self, *arguments: str) -> Any:
+        """Run a command to its end."""
+        return self._cli(*arguments, env=self.env, timeout_s=120)
+
+    def mine(self, topic: str) -> list[dict[str, Any]]:
+        """Records of this test's accounts."""
+        return [r for r in records(self.settings, topic) if r.get("account", "").partition(":")[0] in self.venues]
+
+    def stop(self) -> None:
+        """End what was started."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@pytest.fixture
+def floor(
+    kafka: str, settings: Callable[..., Settings], tmp_path: Path, unique: str, run_cli: Callable[..., Any]
+) -> Iterator[Floor]:
+    own = settings(kafka={"bootstrap_servers": kafka})
+    apply(own)
+    made = Floor(own, tmp_path, unique, run_cli)
+    yield made
+    made.stop()
+
+
+def test_an_arbitrage_on_paper_from_book_to_money(floor: Floor) -> None:
+    strategy, accounts = floor.files()
+    told = floor.cli("limits", "set", "global", *(f"{k}={v}" for k, v in LIMITS.items()), "--reason", "test")
+    assert told.returncode == 0, told.stderr
+    assert floor.cli("resume", "--all", "--reason", "test").returncode == 0
+    executor = floor.start("execute", str(accounts))
+    trader = floor.start("trade", str(strategy), "--mode", "paper")
+    floor.play(6)
+    time.sleep(3)
+    intents, fills = floor.mine("orders.intent"), floor.mine("orders.fill")
+    decisions = {r["intent_id"]: r for r in floor.mine("orders.risk")}
+    assert len(intents) >= 4
+    assert {i["id"] for i in intents} <= set(decisions), "every intent has its verdict"
+    assert fills, [(d["rule"], d["measured"], d["bound"]) for d in decisions.values()][:5]
+
+    # kill -9 of both in mid-stream; they come back and go on.
+    trader.kill()
+    floor.play(1)
+    executor.send_signal(signal.SIGKILL)
+    executor.wait()
+    trader.wait()
+    floor.start("execute", str(accounts))
+    trader = floor.start("trade", str(strategy), "--mode", "paper")
+    floor.play(5)
+    killed = floor.cli("kill", "--strategy", floor.strategy, "--reason", "enough")
+    offset = int(killed.stdout.rsplit(" ", 1)[1])
+    assert offset >= 0
+    killed_ns = time.time_ns()
+    time.sleep(0.5)
+    floor.play(1)
+    time.sleep(6)
+    later = [d for d in floor.mine("orders.risk") if d["ts_ns"] > killed_ns + 300_000_000]
+    assert later
+    assert {(d["verdict"], d["rule"]) for d in later if d["strategy"] == floor.strategy} == {("REFUSE", "control")}
+
+    # The ledger against the account's own balances; positions against fills; groups closed.
+    state = {(r["account"], r["asset"]): r for r in floor.mine("orders.balance")}
+    totals: dict[tuple[str, str], Decimal] = {}
+    for entry in {r["id"]: r for r in floor.mine("orders.ledger")}.values():
+        key = (entry["account"], entry["asset"])
+        totals[key] = totals.get(key, Decimal(0)) + Decimal(entry["amount"]).scaleb(entry["amount_exp"])
+    assert len(totals) == 4
+    for key, total in totals.items():
+        assert state[key]["state"] == "OK"
+        assert Decimal(state[key]["venue_total"]).scaleb(state[key]["exp"]) == total
+    moved: dict[str, Decimal] = {}
+    unique = {(f["account"], f["trade_id"], f["side"]): f for f in floor.mine("orders.fill")}
+    for f in unique.values():
+        size = Decimal(f["size"]).scaleb(f["size_exp"]) * (1 if f["side"] == "BUY" else -1)
+        moved[f["account"]] = moved.get(f["account"], Decimal(0)) + size
+    positions = {r["account"]: r for r in floor.mine("orders.position")}
+    assert {a: Decimal(p["size"]).scaleb(p["size_exp"]) for a, p in positions.items()} == moved
+    assert abs(sum(moved.values())) < Decimal("0.001"), "what one side bought the other sold"
+    placed = [r["order_id"] for r in floor.mine("orders.journal") if r["step"] == "PREPARED"]
+    assert len(placed) == len(set(placed)), "no order was sent twice"
+
+    # Why, and again.
+    order_id = next(iter(unique.values()))["order_id"]
+    why = floor.cli("why", order_id)
+    assert why.returncode == 0, why.stderr
+    for word in ("intent ", "opportunity ", "risk ACCEPT", "PREPARED → SENDING", "fill ", "  ask", "  bid"):
+        assert word in why.stdout, why.stdout
+    again = floor.cli("rerun", order_id[2:])
+    assert again.returncode == 0, again.stdout + again.stderr
+    everything = floor.cli("rerun", "ALL", "--strategy", floor.strategy)
+    assert everything.returncode == 0, everything.stdout + everything.stderr
+    changed = floor.work / "changed.py"
+    changed.write_text(
+        "from strategies.cross_venue import CrossVenue\n\n\nclass Changed(CrossVenue):\n    version = '2'\n"
+    )
+    differs = floor.cli("rerun", order_id[2:], "--code", str(changed))
+    assert differs.returncode == 1
+    assert "strategy_version" in differs.stdout
+    for view in ("opps", "orders", "fills", "positions", "balances", "pnl"):
+        shown = floor.cli(view, "--json")
+        assert shown.returncode == 0, shown.stderr
+        assert json.loads(shown.stdout.splitlines()[0])
+    assert newest_by(floor.settings, "orders.limits", "scope")[0]["names"] == sorted(LIMITS)
+
+
+def test_wrong_files_and_missing_things_are_said(floor: Floor) -> None:
+    bad = floor.work / "bad.toml"
+    bad.write_text('kind = "nothing"\nname = "x"\n')
+    told = floor.cli("trade", str(bad))
+    assert told.returncode == 64
+    assert "cross_venue" in told.stderr
+    bad.write_text('kind = "cross_venue"\nname = "x"\n[parameters]\nmax_notional = 5.5\n')
+    assert "max_notional" in floor.cli("trade", str(bad)).stderr
+    bad.write_text('[accounts."a:main"]\nadapter = "paper"\nnotional_per_minute = 1\n')
+    assert floor.cli("execute", str(bad)).returncode == 64
+    assert floor.cli("kill").returncode == 64
+    assert floor.cli("limits", "set", "global", "max_dreams=1", "--reason", "x").returncode == 64
+    assert floor.cli("why", "nobody").returncode == 1
+    assert floor.cli("resume", "--all").returncode == 2
