@@ -145,7 +145,7 @@ class BestLevels(StreamChain):
 
 
 class CryptoCom(Venue):
-    """Crypto.com Exchange: books of 50 levels as they change, every 10 ms."""
+    """Crypto.com Exchange: books of 50 levels as they change, every 100 ms."""
 
     id = "cryptocom"
     rest_url = "https://api.crypto.com"
@@ -221,7 +221,7 @@ class CryptoCom(Venue):
         return names
 
     def subscribe(self, natives: Sequence[str], request_id: int) -> list[bytes]:
-        params = {"book_subscription_type": "SNAPSHOT_AND_UPDATE", "book_update_frequency": 10}
+        params = {"book_subscription_type": "SNAPSHOT_AND_UPDATE", "book_update_frequency": 100}
         return [self._request("subscribe", natives, request_id, params)]
 
     def unsubscribe(self, natives: Sequence[str], request_id: int) -> list[bytes]:

@@ -236,7 +236,8 @@ class Phemex(Venue):
         frames: list[bytes] = []
         for native in natives:
             kind = "_p" if hedged(native) else ""
-            frames.append(self._request(f"orderbook{kind}.subscribe", [native, True], request_id))
+            # Depth 0 is the whole book, which comes with the longer pause (true) only.
+            frames.append(self._request(f"orderbook{kind}.subscribe", [native, True, 0], request_id))
             if TRADE in self.channels:
                 frames.append(self._request(f"trade{kind}.subscribe", [native], 0))
         if self.channels & {FUNDING, MARK_PRICE, OPEN_INTEREST}:
@@ -250,7 +251,7 @@ class Phemex(Venue):
         return []
 
     @staticmethod
-    def _request(method: str, params: list[str | bool], request_id: int) -> bytes:
+    def _request(method: str, params: list[str | bool | int], request_id: int) -> bytes:
         return msgspec.json.encode({"id": request_id, "method": method, "params": params})
 
     def heartbeat(self) -> bytes:

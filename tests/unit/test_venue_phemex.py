@@ -86,7 +86,7 @@ def test_answers_and_subscriptions(phemex: Venue) -> None:
         return [(f["method"], f["params"], f["id"]) for f in map(json.loads, phemex.subscribe([native], 9))]
 
     assert methods("BTCUSDT") == [
-        ("orderbook_p.subscribe", ["BTCUSDT", True], 9), ("trade_p.subscribe", ["BTCUSDT"], 0),
+        ("orderbook_p.subscribe", ["BTCUSDT", True, 0], 9), ("trade_p.subscribe", ["BTCUSDT"], 0),
         ("perp_market24h_pack_p.subscribe", [], 0),
     ]  # fmt: skip
     assert [name for name, _, _ in methods("BTCUSD")] == ["orderbook.subscribe", "trade.subscribe", "market24h.subscribe"]
