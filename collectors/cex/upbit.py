@@ -1,7 +1,7 @@
 """Upbit v1 (Korea): spot, whole books of 30 levels in every message.
 
 Source: Upbit Open API, "WebSocket / Orderbook", "Trade", "WebSocket 사용 및 에러 안내", "List trading pairs", "List
-orderbook instruments"; ccxt's upbit.
+orderbook instruments"; ccxt's upbit (and its pull request 26954: a request replaces the connection's former ones).
 Proof: every message is the whole book (documentation).
 """
 
