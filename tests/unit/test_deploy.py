@@ -227,7 +227,7 @@ EVERYTHING = (
     "kafka.securityProtocol=SASL_SSL,kafka.caSecret=ca,"
     + ",".join(f"kafka.userSecrets.{room}=user-{room}" for room in acls.WRITES)
 )
-LISTS = ("strategies[0].args={trade,x}", "gateways[0].args={execute,p}")
+LISTS = ("strategies[0].toml=kind", "gateways[0].toml=accounts")
 
 
 def render(*values: str, token: str = "console-token") -> subprocess.CompletedProcess[str]:
@@ -294,6 +294,18 @@ def test_the_settings_in_the_chart_hold(tmp_path: Path):
         assert loaded.kafka.market_partitions == 48 and "binance-spot" in loaded.venues
 
 
+def test_nothing_real_is_sent_unless_it_is_said():
+    command = pods(resources(EVERYTHING, *LISTS))["vm-gateway-p"]["spec"]["containers"][0]["args"]
+    assert command == ["execute", "/etc/venue-mirror/room/room.toml"]
+    live = pods(resources(EVERYTHING, *LISTS, "gateways[0].live=true"))["vm-gateway-p"]["spec"]["containers"][0]["args"]
+    assert live[2:] == ["--live", "--arm", "/etc/venue-mirror/keys/arm"]
+    for name, template in pods(resources(EVERYTHING, *LISTS)).items():
+        [room, *rest] = template["spec"]["containers"][0]["args"]
+        options = {word for word in [*rest, *(live[2:] if room == "execute" else ())] if word.startswith("--")}
+        done = run(sys.executable, "-m", "cli.main", room, "--help")
+        assert done.returncode == 0 and all(option in done.stdout for option in options), f"{name}: {room} {options}"
+
+
 def test_the_endpoints_of_a_chain_come_from_its_secret_and_reach_its_settings(monkeypatch: pytest.MonkeyPatch):
     container = pods(resources(EVERYTHING, *LISTS))["vm-chain-base"]["spec"]["containers"][0]
     assert container["args"] == ["collect-chain", "base"]
@@ -335,6 +347,8 @@ def test_strimzi_gets_every_topic_and_every_room_s_rights():
     [
         ((), "", "console.tokenSecret"),
         (("chains[0].chain=base",), "t", "endpointsSecret"),
+        (("gateways[0].account=p,gateways[0].toml=x,gateways[0].live=true",), "t", "keysSecret"),
+        (("strategies[0].name=s",), "t", "toml holds its file"),
         (("processor.replicas=49",), "t", "would stand idle"),
     ],
 )
