@@ -67,12 +67,17 @@ class Floor:
         old = getattr(self, f"_old_{venue}", ([], []))
         setattr(self, f"_old_{venue}", (bids, asks))
         gone = [[(p, 0) for p, _ in was if p not in dict(now)] for was, now in zip(old, (bids, asks), strict=True)]
+        self._event(venue, "DELTA" if index else "SNAPSHOT", gone[0] + bids, gone[1] + asks)
+        if index % 10 == 9:
+            self._event(venue, "KEYFRAME", bids, asks)
+
+    def _event(self, venue: str, kind: str, bids: list[tuple[int, int]], asks: list[tuple[int, int]]) -> None:
+        index = self.index[venue]
         self._put(BOOK.name, venue, {
-            "venue": venue, "symbol": self.symbol, "kind": "DELTA" if index else "SNAPSHOT", "epoch": 1, "index": index,
+            "venue": venue, "symbol": self.symbol, "kind": kind, "epoch": 1, "index": index,
             "venue_seq": index, "venue_prev_seq": index - 1, "ts_venue_us": 0, "ts_received_ns": time.time_ns(),
-            "price_exp": -2, "size_exp": -3, "bid_prices": [p for p, _ in gone[0] + bids],
-            "bid_sizes": [s for _, s in gone[0] + bids], "ask_prices": [p for p, _ in gone[1] + asks],
-            "ask_sizes": [s for _, s in gone[1] + asks], "venue_checksum": None,
+            "price_exp": -2, "size_exp": -3, "bid_prices": [p for p, _ in bids], "bid_sizes": [s for _, s in bids],
+            "ask_prices": [p for p, _ in asks], "ask_sizes": [s for _, s in asks], "venue_checksum": None,
         })  # fmt: skip
 
     def play(self, seconds: float, rate: float = 40) -> None:
@@ -152,7 +157,9 @@ def test_an_arbitrage_on_paper_from_book_to_money(floor: Floor) -> None:
     assert floor.cli("resume", "--all", "--reason", "test").returncode == 0
     executor = floor.start("execute", str(accounts))
     trader = floor.start("trade", str(strategy), "--mode", "paper")
-    floor.play(6)
+    deadline = time.monotonic() + 60
+    while len(floor.mine("orders.fill")) < 4 and time.monotonic() < deadline:
+        floor.play(3)
     time.sleep(3)
     intents, fills = floor.mine("orders.intent"), floor.mine("orders.fill")
     decisions = {r["intent_id"]: r for r in floor.mine("orders.risk")}
