@@ -28,7 +28,7 @@ from processors.metrics import Counts, Gauges, ProcessorMetrics
 from processors.mirror_book import MirrorBook
 from processors.streams import Streams
 from processors.views import add_views
-from processors.watch import CHECK_S
+from processors.watch import CHECK_S, fetch_position
 from schemas.codec import codec
 from schemas.topics import BBO_BY_GROUP, BOOK, STATUS, TRADE
 
@@ -172,7 +172,7 @@ class Processor:
             committed = consumer._committed_offset.get(tp) or 0
             at = books.positions.get((topic, partition), 0)
             if max(at, committed) < end:
-                at = await consumer.position(tp) or 0 if self._idle(tp) else 0
+                at = fetch_position(consumer, tp) or 0 if self._idle(tp) else 0
             if max(at, committed) >= end:
                 books.positions.setdefault((topic, partition), max(at, committed))
                 books.reached(topic, partition, end)

@@ -115,6 +115,19 @@ class Watch:
         return worst
 
 
+def fetch_position(consumer: Any, tp: Any) -> int | None:
+    """The next offset that will be fetched, without waiting; None while it is not known.
+
+    The driver's own position() waits until there is one, and with it every other call of the consumer's thread: the
+    worker would fall out of its group.
+    """
+    try:
+        state = consumer._thread._consumer._subscription.subscription.assignment.state_value(tp)
+        return state.position if state.has_valid_position else None
+    except Exception:  # not assigned at this moment
+        return None
+
+
 def _log_end(consumer: Any, tp: Any) -> tuple[int | None, int | None]:
     """(offset behind the last record, when Kafka last answered in ms); None where not known yet."""
     try:
