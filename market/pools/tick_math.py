@@ -6,6 +6,7 @@ A sqrt price is √(token1/token0) in units of 2^-96; tick t stands for √(1.00
 from __future__ import annotations
 
 from functools import lru_cache
+from math import log
 
 MIN_TICK = -887272
 MAX_TICK = 887272
@@ -14,6 +15,7 @@ MAX_SQRT_RATIO = 1461446703485210103287273052203988822378723970342
 Q96 = 1 << 96
 UINT160_MAX = (1 << 160) - 1
 UINT256_MAX = (1 << 256) - 1
+LOG_Q96, LOG_STEP = log(Q96), log(1.0001)
 
 FACTORS = (
     0xFFFCB933BD6FAD37AA2D162D1A594001, 0xFFF97272373D413259A46990580E213A, 0xFFF2E50F5F656932EF12357CF3C7FDCC,
@@ -49,14 +51,13 @@ def tick_at_sqrt_ratio(sqrt_price: int) -> int:
     """The greatest tick whose ratio is at most ``sqrt_price`` (TickMath.getTickAtSqrtRatio)."""
     if not MIN_SQRT_RATIO <= sqrt_price < MAX_SQRT_RATIO:
         raise ValueError(f"sqrt price {sqrt_price} is outside of {MIN_SQRT_RATIO} … {MAX_SQRT_RATIO}")
-    low, high = MIN_TICK, MAX_TICK
-    while high - low > 1:
-        middle = (low + high) // 2
-        if sqrt_ratio_at_tick(middle) <= sqrt_price:
-            low = middle
-        else:
-            high = middle
-    return low
+    # A logarithm only says where to look first; which tick it is, the exact ratios decide.
+    tick = max(MIN_TICK, min(MAX_TICK - 1, int(2 * (log(sqrt_price) - LOG_Q96) / LOG_STEP)))
+    while sqrt_ratio_at_tick(tick) > sqrt_price:
+        tick -= 1
+    while sqrt_ratio_at_tick(tick + 1) <= sqrt_price:
+        tick += 1
+    return tick
 
 
 def amount0_delta(a: int, b: int, liquidity: int, up: bool) -> int:
