@@ -166,6 +166,9 @@ class Connection:
             watcher = asyncio.create_task(self._watch(transport, listener))
             try:
                 await transport.wait_disconnected()
+            except picows.WSError as error:
+                # Bytes that are no websocket frames, a closing code that may not be sent: a loss like any other.
+                log.warning("%s: connection %d broke the websocket's rules: %s", pool.name, self.number, error)
             finally:
                 feeder.cancel()
                 watcher.cancel()

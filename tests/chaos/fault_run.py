@@ -17,6 +17,7 @@ import contextlib
 import itertools
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -42,6 +43,8 @@ LEVELS = 12
 FIRST_LIVE_S = 120.0
 HEAL_S = 150.0
 """After the last fault: reconnects back off up to 45 s."""
+JUDGE_S = 90.0
+"""Patience with books that cannot be told at the moment, at the end."""
 SAMPLERS, SAMPLE_PAUSE_S = 3, 0.01
 HIT_LATELY = 40
 """Half of the samples look at books that one of this many last faults has hit."""
@@ -269,20 +272,21 @@ class FaultRun:
     # Verdicts.
 
     async def _judge_the_end(self, rooms: Rooms) -> None:
-        for name, symbol in sorted(self._expected()):
-            what = "not asked"
-            for _ in range(60):
+        """Every listed instrument: LIVE and equal, asked again and again until it can be told or patience is over."""
+        left, deadline = self._expected(), time.monotonic() + JUDGE_S
+        found: dict[tuple[str, str], str] = {}
+        while left and time.monotonic() < deadline:
+            for key in sorted(left):
                 try:
-                    what = await self._sample(rooms, name, symbol)
+                    found[key] = await self._sample(rooms, *key)
                 except ViewError as error:
-                    what = str(error)[:100]
-                if what in ("compared", "mismatched"):
-                    break
-                await asyncio.sleep(0.1)
-            if what == "compared":
-                self.report.books_at_end += 1
-            else:
-                self.report.problems.append(f"{name} {symbol}: {what} at the end")
+                    found[key] = str(error)[:100]
+                if found[key] in ("compared", "mismatched"):
+                    left.discard(key)
+            await asyncio.sleep(0.2)
+        self.report.books_at_end = sum(what == "compared" for what in found.values())
+        wrong = {key: what for key, what in found.items() if what != "compared"}
+        self.report.problems += [f"{name} {symbol}: {what} at the end" for (name, symbol), what in wrong.items()][:50]
 
     def _judge_losses(self, states: States) -> None:
         for name, venue in self._venues.items():
@@ -324,6 +328,10 @@ async def main(arguments: list[str]) -> int:
     parser.add_argument("--storm", type=int, default=500, help="instruments listed at once, once; 0: none")
     parser.add_argument("--json", type=Path, help="write the report there too")
     given = parser.parse_args(arguments)
+    me = asyncio.current_task()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Cancelled, it stops what it started; killed, it would not.
+        asyncio.get_running_loop().add_signal_handler(number, me.cancel if me is not None else sys.exit)
     with tempfile.TemporaryDirectory(prefix="fault-run-") as temporary:
         work = Path(temporary)
         processor = {"app_id": f"fault-run-{int(time.time())}", "web_port": free_port(), "data_dir": work / "faust"}
