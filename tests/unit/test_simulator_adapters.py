@@ -107,3 +107,17 @@ async def test_a_restarted_numbering_leaves_every_book_right(numbered: str):
         await asyncio.sleep(0.5)
         await all_right(run)
         assert run.counts.gaps == run.counts.internal_errors == 0
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1004, 1005, 1006, 1012, 1015, 4999])
+async def test_a_connection_is_opened_again_whatever_code_it_was_closed_with(code: int):
+    """1004 may not be sent at all: to the client its frame breaks the protocol."""
+    venue = SyntheticVenue("bybit-linear", instruments=3, rate=100, levels=8)
+    async with bench(venue) as run:
+        await run.live(3)
+        venue.control("close", code=code, all=True)
+        deadline = time.monotonic() + 20
+        while not run.counts.reconnects and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        assert run.counts.reconnects == 1
+        await all_right(run)
