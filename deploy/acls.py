@@ -58,7 +58,8 @@ WRITES: dict[str, set[str]] = {
     "collector": MARKET | _starting("chain.") | {"dead.letter"},
     "processor": DERIVED | {"dead.letter"},
     "strategy": DECISIONS | STRATEGY | {"dead.letter"},
-    "gateway": ORDERS - DECISIONS - COMMANDS | {"dead.letter"},
+    # Hedges of what was filled in part are the gateway's own intents.
+    "gateway": ORDERS - COMMANDS - {"orders.shadow"} | {"dead.letter"},
     "archiver": {"dead.letter"},
     "console": set(),
     OPERATOR: COMMANDS,

@@ -146,7 +146,8 @@ def test_every_topic_has_its_writer_and_its_readers():
     for topic in TOPICS:
         writers = {room for room, topics in acls.WRITES.items() if topic in topics}
         assert writers, f"nobody may write {topic}: name its writer in deploy/acls.py"
-        assert len(writers) == 1 or topic == "dead.letter", f"{topic} has {writers}"
+        shared = {"dead.letter": writers, "orders.intent": {"strategy", "gateway"}}
+        assert len(writers) == 1 or writers == shared.get(topic), f"{topic} has {writers}"
         assert any(topic in topics for topics in acls.READS.values())
 
 
@@ -223,7 +224,7 @@ def test_compose_starts_rooms_that_exist_with_settings_that_hold(monkeypatch: py
 EVERYTHING = (
     "monitoring.serviceMonitor=true,monitoring.rules=true,monitoring.dashboards=true,strimzi.enabled=true,"
     "processor.autoscale.enabled=true,strategies[0].name=x,gateways[0].account=p,gateways[0].keysSecret=k,"
-    "chains[0].chain=base,chains[0].endpointsSecret=base-endpoints,"
+    "archiver.enabled=true,archiver.claim=archive,chains[0].chain=base,chains[0].endpointsSecret=base-endpoints,"
     "kafka.securityProtocol=SASL_SSL,kafka.caSecret=ca,"
     + ",".join(f"kafka.userSecrets.{room}=user-{room}" for room in acls.WRITES)
 )
@@ -260,7 +261,7 @@ def pods(found: list[dict]) -> dict[str, dict]:
 
 def test_every_pod_is_nobodys_and_can_write_nothing_but_tmp():
     found = pods(resources(EVERYTHING, *LISTS))
-    assert len(found) == 8
+    assert len(found) == 9
     for name, template in found.items():
         spec = template["spec"]
         assert spec["automountServiceAccountToken"] is False
@@ -271,7 +272,7 @@ def test_every_pod_is_nobodys_and_can_write_nothing_but_tmp():
         assert security["capabilities"] == {"drop": ["ALL"]}
         assert container["resources"]["requests"] and container["resources"]["limits"]["memory"]
         for mount in container["volumeMounts"]:
-            assert mount.get("readOnly") or mount["mountPath"] == "/tmp", f"{name} may write {mount['mountPath']}"
+            assert mount.get("readOnly") or mount["mountPath"] in ("/tmp", "/archive"), f"{name} may write {mount['mountPath']}"
 
 
 def test_only_the_gateway_holds_keys_and_each_room_its_own_kafka_user():
@@ -349,6 +350,7 @@ def test_strimzi_gets_every_topic_and_every_room_s_rights():
         (("chains[0].chain=base",), "t", "endpointsSecret"),
         (("gateways[0].account=p,gateways[0].toml=x,gateways[0].live=true",), "t", "keysSecret"),
         (("strategies[0].name=s",), "t", "toml holds its file"),
+        (("archiver.enabled=true",), "t", "name a claim"),
         (("processor.replicas=49",), "t", "would stand idle"),
     ],
 )
