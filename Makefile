@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MAX_LINES := 400
 
-.PHONY: help setup demo live test drill-venues check lint bench lock clean
+.PHONY: help setup demo live test drill-venues drill-processor check lint bench lock clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -49,6 +49,9 @@ check-deploy: setup ## Image built and run, chart rendered and validated, alert 
 bench: setup ## Print what is claimed about speed, as ratios
 	@$(BIN)/python benchmarks/collector.py
 	@$(BIN)/python benchmarks/processor.py
+
+drill-processor: setup ## Twenty kills, restarts, pauses and broker restarts under load; every book held against the venue's (ARGS=…)
+	@$(BIN)/python -m tests.chaos.processor_drill $(ARGS)
 
 drill-execution: setup ## Thousands of runs of orders under faults and kill -9 (RUNS=5000), and what held
 	@$(BIN)/python -m tests.chaos.execution_drill --runs $(or $(RUNS),5000)

@@ -120,10 +120,14 @@ class Archiver:
         self._rows.clear()
         self._waiting_rows = self._waiting_bytes = 0
 
-    def at_end(self) -> bool:
-        """Whether everything that is in the log now was read."""
+    def ends(self) -> dict[Position, int]:
+        """Where the log ends now."""
+        return self._reader.ends()
+
+    def has_read(self, ends: dict[Position, int]) -> bool:
+        """Whether everything before these offsets was read."""
         positions = self._reader.positions
-        return all(positions[p] >= end for p, end in self._reader.ends().items())
+        return all(positions[p] >= end for p, end in ends.items())
 
     def __enter__(self) -> Archiver:
         return self
@@ -174,9 +178,10 @@ def main(settings: Settings, *, until_end: bool, compact_too: bool, say: Callabl
     with Archiver(settings) as archiver:
         say(f"archiving {', '.join(archived_topics(settings))} to {settings.history.root}")
         hour = hour_of(int(time.time() * 1000))
+        ends = archiver.ends() if until_end else {}
         while not stopped.is_set():
-            read = archiver.step()
-            if until_end and not read and archiver.at_end():
+            archiver.step()
+            if until_end and archiver.has_read(ends):
                 break
             now = hour_of(int(time.time() * 1000))
             if now != hour:
