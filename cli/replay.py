@@ -272,6 +272,8 @@ def compare_bbo(messages: Sequence[Any]) -> tuple[int, int]:
     mirrored: dict[str, list[dict[str, Any]]] = defaultdict(list)
     read_ticker, read_bbo = codec("Ticker").decode, codec("Bbo").decode
     for message in messages:
+        if message.key() is not None and message.key().decode().partition("|")[0] not in SERVED:
+            continue  # other venues' tickers do not say which update of the book they belong to
         if message.topic() == TICKER.name:
             record = read_ticker(message.value())
             tickers[message.key().decode()].append((record["venue_seq"], record))

@@ -152,15 +152,11 @@ class BookWorker:
         self.index = 0
         self.last_seq = snapshot.last_seq
         self.ts_venue_us, self.ts_received_ns = snapshot.ts_venue_us, ts_ns
-        if book.crossed():
-            self.counts.crossed += 1
-            self._retry()
-            return
-        if self.rule.verify(book, snapshot) is False:
-            self.counts.checksum_bad += 1
-            self._retry()
-            return
-        if not self._write_whole("SNAPSHOT"):
+        crossed, agrees = book.crossed(), self.rule.verify(book, snapshot)
+        self.counts.crossed += crossed
+        self.counts.checksum_ok += agrees is True
+        self.counts.checksum_bad += agrees is False
+        if crossed or agrees is False or not self._write_whole("SNAPSHOT"):
             self._retry()
             return
         self.counts.book_events += 1

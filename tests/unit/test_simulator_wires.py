@@ -167,6 +167,9 @@ async def test_okx_refuses_one_channel_and_takes_the_others():
         assert (await client.hear(lambda f: f.get("event") == "error"))["code"] == "60018"
         trade = (await client.hear(lambda f: f.get("arg", {}).get("channel") == "trades" and "data" in f))["data"][0]
         assert trade["side"] in ("buy", "sell") and Decimal(trade["sz"]) > 0
+        await client.say({"op": "subscribe", "args": [{"channel": "index-tickers", "instId": "ETH-USDT"}]})
+        index = await client.hear(lambda f: f.get("arg", {}).get("channel") == "index-tickers" and "data" in f)
+        assert Decimal(index["data"][0]["idxPx"]) > 0
 
 
 # Kraken.

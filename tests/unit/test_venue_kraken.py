@@ -115,7 +115,7 @@ def test_the_checksum_is_of_the_ten_best_with_the_finest_digits_seen() -> None:
     assert (worker.state, replay.counts.checksum_bad) == ("LIVE", 0)
     replay.receive(book("update", [("1.01", "3.00000000")], [], kraken_v2_crc32([(101, 3 * 10**8), (100, 15 * 10**7)],
                                                                              [(102, 2 * 10**8)])), 2)  # fmt: skip
-    assert (worker.state, replay.counts.checksum_ok) == ("LIVE", 1)
+    assert (worker.state, replay.counts.checksum_ok) == ("LIVE", 2)
     replay.receive(book("update", [("1.01", "0.00000000")], [], good + 1), 3)
     assert (worker.state, replay.counts.checksum_bad, replay.wanted) == ("SYNCING", 1, [worker])
 
