@@ -107,25 +107,14 @@ class Runner:
 
     def _read_instruments(self, reader: LogReader) -> None:
         """Take market.instrument to its end first; as every other batch, by the trace."""
-        ends = start_positions(self.settings, {INSTRUMENT.name: "end"})
+        found = read_all(self.settings, INSTRUMENT.name)
+        for start in range(0, len(found), BATCH_MAX):
+            self._take(found[start : start + BATCH_MAX])
         positions = dict(reader.positions)
-        only = LogReader(self.settings, {p: o for p, o in positions.items() if p[0] == INSTRUMENT.name})
-        try:
-            deadline = time.monotonic() + 30
-            while any(only.positions[p] < end for p, end in ends.items()) and time.monotonic() < deadline:
-                if batch := only.batch(BATCH_MAX, 0.2):
-                    self._take(batch)
-                elif self._compacted(only, ends):
-                    break
-        finally:
-            only.close()
+        for record in found:
+            positions[(record.topic, record.partition)] = record.offset + 1
         reader.close()
-        self._reader = LogReader(self.settings, positions | only.positions)
-
-    @staticmethod
-    def _compacted(only: LogReader, ends: dict[tuple[str, int], int]) -> bool:
-        """Nothing came although the end is not reached: the last offsets were compacted away."""
-        return not only.batch(1, 0.5) and bool(ends)
+        self._reader = LogReader(self.settings, positions)
 
     def step(self, timeout_s: float = 0.1) -> int:
         """Take one batch; gives how many records it held. Raises BusError."""
