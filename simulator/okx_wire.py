@@ -20,6 +20,8 @@ CHECKED = 25
 """Levels a side under the checksum."""
 SWAP_ONLY = ("funding-rate", "mark-price", "open-interest")
 ANY_INSTRUMENT = ("books", "trades", "tickers", "trades-all", "bbo-tbt", *SWAP_ONLY)
+INDEX = "index-tickers"
+"""Its instruments are indices: BASE-QUOTE, whether or not such a pair trades."""
 BY_TYPE = ("liquidation-orders", "instruments", "status")
 """Channels that are subscribed by instType."""
 TICKERS_EVERY = 4
@@ -134,7 +136,7 @@ class OkxWire(Wire):
             return
         channel, native = argument.get("channel"), argument.get("instId")
         one = self.listed(native)
-        if channel not in ANY_INSTRUMENT and channel not in BY_TYPE:
+        if channel not in (*ANY_INSTRUMENT, *BY_TYPE) and not (channel == INDEX and self._is_index(native)):
             self._refuse(client, message, "60018", f"Wrong URL or channel:{channel},instId:{native} doesn't exist.")
             return
         if operation == "subscribe" and channel in ANY_INSTRUMENT and (
@@ -154,6 +156,9 @@ class OkxWire(Wire):
             self.stream.subscribe(client, stream)
         if one is not None and channel in SWAP_ONLY:
             client.put(_push(channel, one, _slow(one, channel, self.venue.now_us())))
+
+    def _is_index(self, native: Any) -> bool:
+        return isinstance(native, str) and bool(self.listed(native) or self.listed(f"{native}-SWAP"))
 
     def _refuse(self, client: Client, message: Mapping[str, Any], code: str, text: str) -> None:
         reply = {"event": "error", "code": code, "msg": text, "connId": f"{client.number:08x}"}
@@ -192,6 +197,11 @@ class OkxWire(Wire):
         if self.stream.wanted(f"tickers:{one.native}"):
             self.stream.send(f"tickers:{one.native}", _push("tickers", one, _ticker(one, change.ts_us)))
         if one.name.kind != "spot" and self.venue.events % TICKERS_EVERY == 0:
+            index = f"{one.base}-{one.quote}"
+            if self.stream.wanted(f"{INDEX}:{index}"):
+                arg = {"channel": INDEX, "instId": index}
+                data = {"instId": index, "idxPx": one.price(one.flow.best_bid), "ts": str(change.ts_us // 1000)}
+                self.stream.send(f"{INDEX}:{index}", compact({"arg": arg, "data": [data]}))
             for channel in SWAP_ONLY:
                 if self.stream.wanted(f"{channel}:{one.native}"):
                     self.stream.send(f"{channel}:{one.native}", _push(channel, one, _slow(one, channel, change.ts_us)))

@@ -334,14 +334,16 @@ async def main(arguments: list[str]) -> int:
         asyncio.get_running_loop().add_signal_handler(number, me.cancel if me is not None else sys.exit)
     with tempfile.TemporaryDirectory(prefix="fault-run-") as temporary:
         work = Path(temporary)
-        processor = {"app_id": f"fault-run-{int(time.time())}", "web_port": free_port(), "data_dir": work / "faust"}
+        processor = {"app_id": f"fault-run-{int(time.time())}", "data_dir": work / "faust"}
 
         def say(line: str) -> None:
             print(line, file=sys.stderr, flush=True)
 
         async with private_broker(load_settings(None, processor=processor), say) as settings:
+            # Chosen now: starting a broker takes long enough for a free port to be taken.
+            free = settings.processor.model_copy(update={"web_port": free_port()})
             run = FaultRun(
-                settings, work / "logs", seconds=given.seconds, instruments=given.instruments, rate=given.rate,
+                settings.model_copy(update={"processor": free}), work / "logs", seconds=given.seconds, instruments=given.instruments, rate=given.rate,
                 seed=given.seed, every_s=given.every, storm=given.storm, prefix=f"{int(time.time()) % 100_000}-",
             )  # fmt: skip
             report = await run.run()
