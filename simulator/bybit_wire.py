@@ -238,7 +238,7 @@ class BybitWire(Wire):
         if change.trade is not None and self.stream.wanted(topic):
             self.stream.send(topic, self._trade(topic, change, *change.trade))
         topic = f"tickers.{one.native}"
-        if self.venue.events % TICKERS_EVERY == 0 and self.stream.wanted(topic):
+        if one.events % TICKERS_EVERY == 0 and self.stream.wanted(topic):
             kind = "snapshot" if self.category == "spot" else "delta"
             self.stream.send(topic, self._ticker_frame(one, topic, kind, change.ts_us))
 

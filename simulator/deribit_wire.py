@@ -220,7 +220,7 @@ class DeribitWire(Wire):
             channel = f"trades.{one.native}.{interval}"
             if change.trade is not None and self.stream.wanted(channel):
                 self.stream.send(channel, _push(channel, f"[{_trade(change, *change.trade)}]"))
-            if self.venue.events % TICKERS_EVERY:
+            if one.events % TICKERS_EVERY:
                 continue  # these change slowly
             for kind in ("ticker", "perpetual"):
                 channel = f"{kind}.{one.native}.{interval}"

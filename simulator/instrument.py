@@ -47,6 +47,8 @@ class SyntheticInstrument:
         self.status = status
         self.last_u = first_u
         self.trade_id = 0
+        self.events = 0
+        """Of this instrument."""
         self.silent_until_s = 0.0
         """Monotonic seconds; nothing is generated before."""
         self.frozen_until_s = 0.0

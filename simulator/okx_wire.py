@@ -196,7 +196,7 @@ class OkxWire(Wire):
             self.stream.send(f"bbo-tbt:{one.native}", _push("bbo-tbt", one, _bbo(one, change)))
         if self.stream.wanted(f"tickers:{one.native}"):
             self.stream.send(f"tickers:{one.native}", _push("tickers", one, _ticker(one, change.ts_us)))
-        if one.name.kind != "spot" and self.venue.events % TICKERS_EVERY == 0:
+        if one.name.kind != "spot" and one.events % TICKERS_EVERY == 0:
             index = f"{one.base}-{one.quote}"
             if self.stream.wanted(f"{INDEX}:{index}"):
                 arg = {"channel": INDEX, "instId": index}

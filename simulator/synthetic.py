@@ -248,6 +248,7 @@ class SyntheticVenue(SimulatedVenue):
         changed: tuple[Changes, Changes] = list(bids.items()), list(asks.items())
         one.truth.apply(one.last_u, one.texts(changed[0]), one.texts(changed[1]), ts_us)
         self.events += 1
+        one.events += 1
         one.trade_id += step.trade is not None
         self.wire.publish(Change(one, first, one.last_u, previous, ts_us, *changed, step.trade, held))
 

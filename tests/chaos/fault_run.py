@@ -343,8 +343,9 @@ async def main(arguments: list[str]) -> int:
             # Chosen now: starting a broker takes long enough for a free port to be taken.
             free = settings.processor.model_copy(update={"web_port": free_port()})
             run = FaultRun(
-                settings.model_copy(update={"processor": free}), work / "logs", seconds=given.seconds, instruments=given.instruments, rate=given.rate,
-                seed=given.seed, every_s=given.every, storm=given.storm, prefix=f"{int(time.time()) % 100_000}-",
+                settings.model_copy(update={"processor": free}), work / "logs", seconds=given.seconds,
+                instruments=given.instruments, rate=given.rate, seed=given.seed, every_s=given.every, storm=given.storm,
+                prefix=f"{int(time.time()) % 100_000}-",
             )  # fmt: skip
             report = await run.run()
     print(report.text(), flush=True)
