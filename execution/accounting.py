@@ -82,6 +82,10 @@ class Accounts:
     _fills: set[tuple[str, str, str]] = field(default_factory=set)
     _entries: set[str] = field(default_factory=set)
 
+    def knows(self, fill: Record) -> bool:
+        """Whether this fill is inside already."""
+        return (fill["symbol"], fill["trade_id"], fill["side"]) in self._fills
+
     def take_fill(self, fill: Record) -> list[Record]:
         """Fold one Fill record; a repeated one changes nothing and gives nothing. Raises KeyError for unknown terms."""
         unique = (fill["symbol"], fill["trade_id"], fill["side"])

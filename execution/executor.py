@@ -119,6 +119,13 @@ class Executor:
             if (known := self.desk.risk.control.get(scope)) is not None and known["state"] == "KILL":
                 gateway.killed = known["reason"] or "killed"
         await gateway.start()
+        # Journalled, and not published when the process died: consumers tell repeated fills from new ones.
+        for fill in gateway.past_fills:
+            if not self.desk.account(name).knows(fill):
+                self.desk.fill(fill)
+        gateway.past_fills.clear()
+        if isinstance(account, PaperAccount) and self.desk.account(name).balances:
+            account.held = dict(self.desk.account(name).balances)
         for order in gateway.unfinished():
             self.desk.reserve(order.intent, order.left)
         self.desk.reconciled(name, await account.balances())

@@ -29,6 +29,10 @@ Record = dict[str, Any]
 PARKED_MAX = 10_000
 ORDERS_MAX = 50_000
 """Orders remembered; the oldest that are over are forgotten first: their intents expired long ago."""
+FILL_FIELDS = (
+    "trade_id", "symbol", "side", "price", "price_exp", "size", "size_exp", "fee", "fee_exp", "fee_asset", "maker",
+    "source", "ts_venue_us", "ts_ns",
+)  # fmt: skip
 IN_DOUBT = frozenset(("PREPARED", "SENDING", "UNKNOWN"))
 
 
@@ -94,6 +98,8 @@ class Gateway:
     newest_fill_us: int = 0
     started_ns: int = 0
     symbols: set[str] = field(default_factory=set)
+    past_fills: list[Record] = field(default_factory=list)
+    """Fill records made from the journal: a crash may have come between journal and publication."""
 
     def __post_init__(self) -> None:
         self.resolver = Resolver(self)
@@ -136,6 +142,8 @@ class Gateway:
             order = self.orders.get(r["order_id"])
             if order is not None:
                 self._count(order, r["trade_id"], r["size"], r["size_exp"])
+                told = r | {"side": order.intent["side"], "symbol": symbol, "source": "REST"}
+                self.past_fills.append(self._record(order, told))
         elif step in ("HALT", "RESUME"):
             self.egress.halted = r["cause"] if step == "HALT" else ""
 
@@ -320,15 +328,8 @@ class Gateway:
         if order is None:
             self.counts.foreign_fills += 1
             self.alarm(f"{self.account.account}: trade {fill.trade_id} is of an order that is not ours")
-        intent = order.intent if order else {}
-        self.outbox.fill({
-            "trade_id": fill.trade_id, "order_id": order.order_id if order else "", "intent_id": intent.get("id", ""),
-            "group_id": intent.get("group_id", ""), "strategy": intent.get("strategy", ""),
-            "account": self.account.account, "venue": self.account.venue, "symbol": fill.symbol, "side": fill.side,
-            "price": fill.price, "price_exp": fill.price_exp, "size": fill.size, "size_exp": fill.size_exp,
-            "fee": fill.fee, "fee_exp": fill.fee_exp, "fee_asset": fill.fee_asset, "maker": fill.maker,
-            "source": fill.source, "ts_venue_us": fill.ts_venue_us, "ts_ns": now,
-        })  # fmt: skip
+        told = {f: getattr(fill, f) for f in FILL_FIELDS if f != "ts_ns"}
+        self.outbox.fill(self._record(order, told | {"ts_ns": now}))
         if order is None:
             return
         late = order.over
@@ -343,6 +344,14 @@ class Gateway:
                 await self.to(order, "FILLED", "")
         elif order.may("PARTIAL"):
             await self.to(order, "PARTIAL", "")
+
+    def _record(self, order: Order | None, told: Record) -> Record:
+        """A Fill record; ``told`` has FILL_FIELDS."""
+        intent = order.intent if order else {}
+        names = {"intent_id": "id", "group_id": "group_id", "strategy": "strategy"}
+        own = {ours: intent.get(theirs, "") for ours, theirs in names.items()}
+        own |= {"order_id": order.order_id if order else "", "account": self.account.account, "venue": self.account.venue}
+        return own | {f: told[f] for f in FILL_FIELDS}
 
     @staticmethod
     def _count(order: Order, trade_id: str, size: int, size_exp: int) -> None:
