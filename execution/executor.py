@@ -22,6 +22,7 @@ from execution.errors import AccountError, Fenced
 from execution.gateway import Gateway
 from execution.hedging import OVER, HedgeGroups
 from execution.journal import KafkaJournal
+from execution.orders import Order, order_id_of
 from execution.paper import PaperAccount
 from execution.risk import Verdict, judge
 from market.live_book import LiveBook
@@ -69,6 +70,8 @@ class Executor:
         self._room = threading.Semaphore(PENDING_BATCHES)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._run = uuid.uuid4().hex[:8]
+        self._past_intents: dict[str, Record] = {}
+        self._past_accepted: set[str] = set()
         self.resolved = False
 
     def _send(self, topic: str, name: str, key: str, record: Record) -> None:
@@ -87,7 +90,7 @@ class Executor:
         now_ms = time.time_ns() // 1_000_000
         starts: dict[str, str | int] = {BOOK.name: now_ms - BOOKS_BACK_MS, STATUS.name: "beginning"}
         ends = {t.name: "end" for t in (TRADE, INSTRUMENT, LIMITS, CONTROL, RISK, ORDER, FILL)}
-        positions = start_positions(self.settings, starts | ends | {INTENT.name: now_ms - 60_000})
+        positions = start_positions(self.settings, starts | ends | {INTENT.name: now_ms - BACK_MS})
         for topic in (INSTRUMENT, LIMITS, CONTROL):
             for record in read_all(self.settings, topic.name):
                 self._take(record, live=False)
@@ -124,6 +127,12 @@ class Executor:
             if not self.desk.account(name).knows(fill):
                 self.desk.fill(fill)
         gateway.past_fills.clear()
+        for intent_id in sorted(self._past_accepted & self._past_intents.keys()):
+            intent = self._past_intents[intent_id]
+            if intent["account"] == name and intent["action"] == "PLACE" and order_id_of(intent_id) not in gateway.orders:
+                # Nothing left, and nothing will: whoever waits for it (a hedge group, a strategy) must hear so.
+                gone = Order(order_id_of(intent_id), intent, "EXPIRED", cause="accepted, never prepared")
+                self.desk.order(gone, "NEW", self.clock.now_ns())
         if isinstance(account, PaperAccount) and self.desk.account(name).balances:
             account.held = dict(self.desk.account(name).balances)
         for order in gateway.unfinished():
@@ -212,6 +221,8 @@ class Executor:
             self._control(value, live=live)
         elif topic == RISK.name:
             desk.decided(value)
+            if not live and value["verdict"] == "ACCEPT":
+                self._past_accepted.add(value["intent_id"])
             if value["verdict"] == "REFUSE":
                 self._groups.refused(value["intent_id"], self.clock.now_ns())
         elif topic == ORDER.name:
@@ -225,6 +236,8 @@ class Executor:
             self._groups.intent(value)
             if live:
                 self._intent(record.value, value)
+            else:
+                self._past_intents[value["id"]] = value
         return None
 
     def _intent(self, raw: bytes, intent: Record) -> None:

@@ -159,10 +159,9 @@ class StrategyLoop:
                 view.balances[(venue, value["asset"])] = (value["ledger"], value["exp"])
         elif topic == RISK.name:
             order = view.open.get(value["intent_id"])
-            if order is not None:
-                order.seen = True
-                if value["verdict"] == "REFUSE":
-                    self._over(order, "REFUSED", trigger)
+            # An acceptance alone is no order yet: the gateway may have died before it prepared one.
+            if order is not None and value["verdict"] == "REFUSE":
+                self._over(order, "REFUSED", trigger)
         elif topic == ORDER.name:
             order = view.open.get(value["intent_id"])
             if order is not None:
