@@ -48,7 +48,7 @@ def test_every_v2_answer_is_the_routers(evm: Evm):
         pool = pool_of(state)
         assert pool.to_state() == state
         for amount in amounts(rng, 30):
-            for x, y in ((a, b), (b, a)):
+            for x, _ in ((a, b), (b, a)):
                 reserves = [state["reserve0"], state["reserve1"]]
                 if x is b:
                     reserves.reverse()
