@@ -226,6 +226,8 @@ def replay(
     options = ReplayOptions(files, out, speed, digests, drop_every, seed, keyframe_every)
     try:
         summary = asyncio.run(run(settings_of(config), options, say))
+    except asyncio.CancelledError:
+        raise typer.Exit(143) from None
     except BusError as error:
         raise fail(error, 2) from None
     except (ReplayError, StackError, ViewError, CaptureError, OSError) as error:

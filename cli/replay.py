@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import tempfile
 import time
 from bisect import bisect_right
@@ -81,6 +82,9 @@ async def replay(settings: Settings, options: ReplayOptions, log: Callable[[str]
     Raises ReplayError, StackError, BusError, ViewError.
     """
     started = time.monotonic()
+    if (task := asyncio.current_task()) is not None:
+        # Its children and its broker must not outlive it.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     groups = await asyncio.to_thread(group_by_adapter, options.files)
     venues = {
         name: CaptureVenue(files, speed=options.speed, drop_every=options.drop_every, seed=options.seed)
