@@ -79,7 +79,12 @@ class Follower:
 
     async def start(self, recovered: Recovered) -> None:
         """Resume where the records end, or begin at the present head. Raises ChainError."""
-        if recovered.blocks:
+        if recovered.blocks and recovered.cut:
+            # A pool whose last record has expired would be missing in silence: every pool is read anew instead.
+            log.warning("chain.pool no longer holds its beginning: all pools are read anew")
+            self.mirror.pools = dict(recovered.pools)
+            self.chain.final = self._safe = recovered.final
+        elif recovered.blocks:
             try:
                 await self._resume(recovered)
                 return

@@ -32,6 +32,8 @@ class Recovered:
     open: dict[str, MirrorBlock] = field(default_factory=dict[str, MirrorBlock])
     """Changes of blocks that chain.block does not have, by hash."""
     final: int = -1
+    cut: bool = False
+    """The topic no longer holds its beginning: pools that were quiet since then are not among these."""
 
 
 def recover(settings: Settings, chain: str, protocols: Iterable[Protocol], history_max: int) -> Recovered:
@@ -39,6 +41,7 @@ def recover(settings: Settings, chain: str, protocols: Iterable[Protocol], histo
     tail = TailReader(settings, [CHAIN_BLOCK.name, CHAIN_POOL.name])
     try:
         ends = tail.ends()
+        cut = any(offset > 0 for (topic, _), offset in tail.positions.items() if topic == CHAIN_POOL.name)
         rebuild = Rebuild(chain, protocols, history_max)
         decode_block, decode_pool = codec("ChainBlock").decode, codec("ChainPool").decode
         prefix = chain.encode()
@@ -52,7 +55,9 @@ def recover(settings: Settings, chain: str, protocols: Iterable[Protocol], histo
                     rebuild.pool(decode_pool(message.value()))
     finally:
         tail.close()
-    return rebuild.result()
+    found = rebuild.result()
+    found.cut = cut
+    return found
 
 
 class Rebuild:
