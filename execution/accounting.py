@@ -18,6 +18,8 @@ from market.terms import Terms
 Record = dict[str, Any]
 EXP = -18
 """Exponent of all amounts of the ledger: finer than any venue's."""
+QUANTUM = 10**10
+"""What a cost is split by: a hundred-millionth, at EXP."""
 GRACE_NS = 10_000_000_000
 
 
@@ -48,9 +50,10 @@ class Holding:
             return 0
         closing = min(abs(signed), abs(self.size))
         # The part of the cost that leaves is rounded towards zero; the rest stays, so that nothing is lost for ever.
-        left_cost = abs(self.cost) * (abs(self.size) - closing) // abs(self.size)
+        # Rounded to QUANTUM: a division has endless digits, and 64 bits on the wire have not.
+        left_cost = abs(self.cost) * (abs(self.size) - closing) // abs(self.size) // QUANTUM * QUANTUM
         closed_cost = abs(self.cost) - left_cost
-        closed_value = value * closing // size
+        closed_value = value if closing == size else value * closing // size // QUANTUM * QUANTUM
         profit = closed_value - closed_cost if self.size > 0 else closed_cost - closed_value
         self.realized += profit
         opening = abs(signed) - closing

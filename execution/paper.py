@@ -20,6 +20,8 @@ from market.terms import Terms
 
 EVENTS_MAX = 100_000
 EXP = -18
+PAID_EXP = -8
+"""Fees are charged in hundred-millionths, as venues do; rounded against us."""
 
 
 class PaperAccount(VenueAccount):
@@ -115,8 +117,8 @@ class PaperAccount(VenueAccount):
         exact = fill.price * fill.size * terms.contract
         exponent = live.book.price_exp + live.book.size_exp + terms.contract_exp
         fee, fee_exp = exact * rate, exponent + FEE_EXP
-        if fee_exp < EXP:
-            fee, fee_exp = -(-fee // 10 ** (EXP - fee_exp)), EXP
+        if fee_exp < PAID_EXP:
+            fee, fee_exp = -(-fee // 10 ** (PAID_EXP - fee_exp)), PAID_EXP
         while fee and fee % 10 == 0 and fee_exp < 0:
             fee, fee_exp = fee // 10, fee_exp + 1
         money = terms.settle or terms.quote

@@ -127,6 +127,14 @@ class Floor:
         """Records of this test's accounts."""
         return [r for r in records(self.settings, topic) if r.get("account", "").partition(":")[0] in self.venues]
 
+    def told(self) -> str:
+        """What the processes wrote, and the intents that nobody closed."""
+        logs = "\n".join(f"{p.name}: {p.read_text()[-2000:]}" for p in sorted(self.work.glob("*.log")))
+        states = {e["intent_id"]: e["state"] for e in self.mine("orders.event")}
+        verdicts = {r["intent_id"]: (r["verdict"], r["rule"]) for r in self.mine("orders.risk")}
+        last = [(i["id"], verdicts.get(i["id"]), states.get(i["id"]), i["created_ns"]) for i in self.mine("orders.intent")]
+        return f"{logs}\nnow {time.time_ns()}\n" + "\n".join(map(str, last[-20:]))
+
     def stop(self) -> None:
         """End what was started."""
         for process in self.processes:
@@ -189,7 +197,7 @@ def test_an_arbitrage_on_paper_from_book_to_money(floor: Floor) -> None:
         floor.play(3)
         later = [d for d in floor.mine("orders.risk") if d["ts_ns"] > killed_ns + 1_000_000_000]
     time.sleep(8)
-    assert later
+    assert later, floor.told()
     assert {(d["verdict"], d["rule"]) for d in later if d["strategy"] == floor.strategy} == {("REFUSE", "control")}
 
     # The ledger against the account's own balances; positions against fills; groups closed.

@@ -61,6 +61,7 @@ def test_realised_and_unrealised_are_what_was_earned(rows: list[tuple[str, int, 
     if not rows:
         return
     holding = made.holdings["BTC/USDT:USDT"]
+    codec("Position").encode(made.position("BTC/USDT:USDT", "USDT", 1))
     worth = size_now * mark * 10**13
     assert holding.size == size_now
     assert holding.realized + holding.unrealized(worth) == cash + worth
