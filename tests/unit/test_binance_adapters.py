@@ -107,7 +107,7 @@ def mutations(frame: dict[str, Any]) -> dict[str, Any]:
     needed = {"s", "U", "u", "b", "a", "p", "q", "m", "B", "A"} & set(frame["data"])
     if frame is TRADE:
         needed.add("T")
-    for name in needed:
+    for name in sorted(needed):
         data = {k: v for k, v in frame["data"].items() if k != name}
         found[f"without {name}"] = {**frame, "data": data}
         for wrong in (None, [1], {"x": 1}, 1.5, -2):
