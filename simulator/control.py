@@ -195,6 +195,14 @@ class Control:
     def _cut(self, _: Mapping[str, Any]) -> None:
         self._begin(self._venue.stream.cut())
 
+    def _calm(self, _: Mapping[str, Any]) -> None:
+        self._faults.calm()
+        self._venue.stream.refusing_until_s = 0.0
+        for one in self._venue.instruments.values():
+            one.frozen_until_s = one.silent_until_s = 0.0
+        for client in self._venue.stream.clients:
+            client.frozen_until_s, client.dribble_frames = 0.0, 0
+
     def _script(self, values: Mapping[str, Any]) -> None:
         seed = _count(values, "seed", 1)
         script = FaultScript(seed, _number(values, "seconds", 60.0), _number(values, "every", 2.0))

@@ -39,6 +39,7 @@ VERBS = {
     "maintenance": "close every websocket, then refuse clients and REST calls for some seconds: {seconds}",
     "close": "close one connection, or all, with this code (1006: without a closing frame): {code, connection or all}",
     "cut": "close every websocket",
+    "calm": "end everything that is left to do wrong, and every freeze, silence, skew and maintenance",
     "script": "do seeded random faults for some seconds, one each `every` seconds on average: {seed, seconds, every}",
 }
 """GET /control shows this; every verb is a method of SyntheticVenue's ``control``. ``connection`` is a number in the
@@ -93,6 +94,12 @@ class Faults:
     counts: Counter[str] = field(default_factory=Counter[str])
     """How often each thing was done."""
     _seen: int = 0
+
+    def calm(self) -> None:
+        """Nothing more is to go wrong; what was done stays noted."""
+        self.drop_next = self.drop_every = self.duplicate = self.reorder = self.delay = self.checksum = 0
+        self.ratelimit = self.slow_rest = self.stale_snapshots = self.skew_us = 0
+        self.maintenance_until_s = self.frozen_until_s = 0.0
 
     def note(self, verb: str, native: str = "", connection: int = 0, seq: int = -1) -> None:
         """Remember that this was done."""

@@ -31,9 +31,10 @@ from cli.views import ViewError
 from config.settings import Settings, load_settings
 from schemas.codec import codec
 from schemas.topics import STATUS
-from simulator.fault_script import FaultScript
+from simulator.fault_script import KINDS, FaultScript
 from simulator.synthetic import SyntheticVenue
 from simulator.truth import TruthError
+from simulator.wire import Wire
 from tests.e2e.rooms import Rooms, rooms_of, section
 
 PROTOCOLS = ("okx", "kraken", "bybit-linear", "coinbase", "deribit")
@@ -63,6 +64,8 @@ class Report:
     """``compared`` (equal), ``mismatched``, ``not live``, ``not comparable`` (too long ago, delisted)."""
     by_venue: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
     injected: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
+    commanded: Counter[str] = field(default_factory=Counter[str])
+    """By the scripts; ``injected`` is what came of it."""
     lost_while_live: int = 0
     told_within_s: float = 0.0
     """The longest time from a lost frame to the state that said so."""
@@ -118,6 +121,13 @@ class States:
         return None if state == "LIVE" else 0.0
 
 
+def _can(venue: SyntheticVenue, kind: str) -> bool:
+    """Whether the venue's protocol knows such a fault."""
+    if kind == "restart":
+        return type(venue.wire).restart is not Wire.restart
+    return kind != "checksum" or venue.wire.has_checksum
+
+
 class FaultRun:
     """One run; ``await run()`` gives its report."""
 
@@ -169,9 +179,10 @@ class FaultRun:
         report.first_live_s = time.monotonic() - started
         self._remember_memory(rooms)
         sampling = asyncio.gather(*(self._sample_for_ever(rooms) for _ in range(SAMPLERS)))
+        shares = self._shares()
         scripts = {
-            name: FaultScript(self._seed + i, self._seconds, self._every_s)
-            for i, (name, _) in enumerate(self._venues.items())
+            name: FaultScript(self._seed + i, self._seconds, self._every_s, shares[name])
+            for i, name in enumerate(self._venues)
         }
         running = [asyncio.create_task(scripts[name].run(venue)) for name, venue in self._venues.items()]
         running.append(asyncio.create_task(self._storm_once()))
@@ -184,10 +195,12 @@ class FaultRun:
         for task in (*running, half):
             task.result()
         ended = time.monotonic()
+        for script in scripts.values():
+            report.commanded.update(fault.what for fault in script.done)
         for venue in self._venues.values():
-            venue.faults.skew_us = 0
-            venue.faults.drop_next = venue.faults.duplicate = venue.faults.reorder = venue.faults.delay = 0
-            venue.faults.checksum = venue.faults.ratelimit = venue.faults.slow_rest = 0
+            venue.control("calm")
+        # What was lost last shows in the book's next frame: each has one in a round.
+        await asyncio.sleep(2 + max(1.5 * len(venue.instruments) / venue.rate for venue in self._venues.values()))
         with contextlib.suppress(Exception):
             await rooms.stack.until("all LIVE again", lambda: self._all_live(rooms), HEAL_S, 0.5)
         report.healed_s = time.monotonic() - ended
@@ -207,6 +220,19 @@ class FaultRun:
             if report.collectors[name]["internal_errors"]:
                 report.problems.append(f"{name}: {report.collectors[name]['internal_errors']} errors that nobody foresaw")
         self._judge_memory()
+
+    def _shares(self) -> dict[str, tuple[str, ...]]:
+        """The kinds of each venue's script: all that it can; in a short run they are shared out, so that none is missing."""
+        able = {name: [kind for kind in KINDS if _can(venue, kind)] for name, venue in self._venues.items()}
+        room = int(self._seconds / self._every_s)
+        if room >= len(KINDS):
+            return {name: tuple(kinds) for name, kinds in able.items()}
+        shares: dict[str, list[str]] = {name: [] for name in self._venues}
+        # The choosy kinds first; each goes to the venue that has the fewest yet.
+        for kind in sorted(KINDS, key=lambda kind: sum(kind in kinds for kinds in able.values())) * 2:
+            names = [name for name, kinds in able.items() if kind in kinds and kind not in shares[name]]
+            shares[min(names, key=lambda name: len(shares[name]))].append(kind)
+        return {name: tuple(kinds) for name, kinds in shares.items()}
 
     async def _at_half(self, rooms: Rooms) -> None:
         await asyncio.sleep(self._seconds / 2)

@@ -193,6 +193,21 @@ async def test_a_skewed_clock_shows_in_the_times_and_not_in_the_truth():
         assert venue.faults.skew_us == 0
 
 
+async def test_a_calmed_venue_does_nothing_wrong_any_more():
+    async with started(instruments=1) as (venue, session), subscribed(venue, session) as socket:
+        for verb, values in (
+            ("drop", {"every": 2}), ("reorder", {"n": 9}), ("skew", {"seconds": 99}), ("ratelimit", {"n": 9}),
+            ("freeze", {"symbol": "BTC-USDT", "seconds": 60}), ("freeze", {"seconds": 60}),
+        ):  # fmt: skip
+            venue.control(verb, **values)
+        venue.control("calm")
+        await asyncio.sleep(0.1)
+        assert breaks((await chain(socket, 60))[-30:]) == 0
+        assert abs(venue.now_us() / 1e6 - time.time()) < 1
+        async with session.get(venue.rest_url + "/api/v5/public/time") as response:
+            assert response.status == 200
+
+
 # Connections.
 
 
