@@ -38,7 +38,7 @@ check: setup ## Format, types, imports, dependencies, schemas, file lengths; und
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 	$(BIN)/python -m schemas.compatibility
-	@find . -name '*.py' -not -path './$(VENV)/*' -not -path './tests/*' -not -path './build/*' -print0 \
+	@find . -name '*.py' -not -path './$(VENV)/*' -not -path './.venv-bench/*' -not -path './tests/*' -not -path './build/*' -print0 \
 	  | xargs -0 wc -l | awk '$$2 != "total" && $$1 > $(MAX_LINES) {print "longer than $(MAX_LINES) lines: " $$2; bad = 1} END {exit bad}'
 
 check-deploy: setup ## Image built and run, chart rendered and validated, alert rules tested, rights and dashboards compared
@@ -64,4 +64,4 @@ lock: ## Lock the dependencies again (needs uv)
 
 clean: ## Stop the embedded broker and remove what setup, demo and tests made (the cache of Kafka's jars stays)
 	@[ ! -x $(BIN)/venue-mirror ] || $(BIN)/venue-mirror broker stop || true
-	rm -rf $(VENV) .venue-mirror build *.egg-info .pytest_cache .hypothesis .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-bench .venue-mirror build *.egg-info .pytest_cache .hypothesis .ruff_cache .import_linter_cache

@@ -1,11 +1,15 @@
-"""CPU a message in a collector, step by step, against a bare loop over the same capture in the same run.
+"""CPU a message in a collector, step by step, beside cryptofeed and ccxt.pro over the same captures in the same run.
 
-    python benchmarks/collector.py [--rounds 5] [CAPTURE ...]
+    python benchmarks/collector.py [--rounds 5] [--no-peers] [--kafka-frames 5000] [CAPTURE ...]
 
-Rows: the bare loop (msgspec typed decode, sequence check, a dict a side, best price tracked; floats, no state, no proof);
-the adapter's parse; with the exact book and the worker's state machine; with the Avro records; with producing them to a
-real broker, lz4 and acks=all. Every row handles every frame: depth, trades and tickers. CPU is that of the whole process,
-librdkafka's threads included; the broker's own is not in it. Rounds alternate between the rows and the best of each counts.
+Rows: the adapter's parse; with the exact book and the worker's state machine; with the Avro records; with producing them to
+a real broker, idempotent, lz4 and acks=all. cryptofeed and ccxt.pro parse and keep their book (benchmarks/peers.py says how);
+cryptofeed once more with its own Kafka backend on the same broker. Binance also has a bare loop: msgspec typed decode,
+sequence check, a dict a side, best price tracked; floats, no state, no proof.
+
+Every row handles every frame and starts with nothing remembered. CPU is that of the whole process, librdkafka's threads
+included; the broker's own is not in it. Short captures are handled several times over. Rounds alternate between the rows,
+and the best of each counts. Before that, each library's final best bid and offer are held against ours.
 """
 
 from __future__ import annotations
@@ -14,18 +18,24 @@ import argparse
 import asyncio
 import gc
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.bare_loop import BareLoop
+from benchmarks.peer_process import Peer, PeerError, interpreter
 from benchmarks.table import print_table
+from bus.connection import configured_bootstrap
 from bus.producer import Producer
 from cli.stack import private_broker
+from collectors import mantissas
+from collectors.errors import MalformedFrame
 from collectors.metrics import Counts
 from collectors.pipeline import Pipeline
 from collectors.publisher import Publisher
@@ -35,24 +45,18 @@ from config.settings import CollectorSettings, Settings, load_settings
 from simulator.capture_file import CaptureLine, read_capture
 
 CAPTURES = Path(os.environ.get("VENUE_MIRROR_CAPTURES", Path(__file__).resolve().parents[2] / "shared" / "captures"))
-DEFAULT = "binance_usdm_btcusdt_20240808.gz"
-EXACT_PRICE, EXACT_SIZE = -2, -3
-
-Run = Callable[[Sequence[CaptureLine]], float]
-"""Handles all lines; gives the CPU seconds that it took."""
-
-
-class _Silent(Publisher):
-    """Takes every record and encodes none: what the book alone costs."""
-
-    def book(self, *_: Any, **__: Any) -> bool:
-        return True
-
-    def trade(self, *_: Any, **__: Any) -> bool:
-        return True
-
-    def ticker(self, *_: Any, **__: Any) -> bool:
-        return True
+DEFAULTS = (
+    "binance_usdm_btcusdt_20240808.gz", "binance_spot_btcusdt_20240808.gz", "binance_cm_btcusd_perp_20240808.gz",
+    "okx_v5_20220513.txt.gz", "krakenfutures_v1_20210722.txt.gz", "kucoin_spot_20210425.txt.gz",
+    "deribit_v2_20210722.txt.gz", "poloniex_v2_20220821.txt.gz",
+)  # fmt: skip
+LEAST_FRAMES = 20_000
+"""A row's run handles at least so many, or a millisecond would be measured."""
+KAFKA_LEAST = 2_000
+"""The same for cryptofeed's Kafka backend, which waits for each record's acknowledgement."""
+LIBRARIES = ("cryptofeed", "ccxt")
+BARE, PARSE, BOOK, AVRO, PRODUCE = "bare loop", "parse", "parse + book", "parse + book + Avro", "parse + book + Avro + Kafka"
+SAME = "the same, "
 
 
 def cpu(run: Callable[[], None]) -> float:
@@ -67,86 +71,273 @@ def cpu(run: Callable[[], None]) -> float:
         gc.enable()
 
 
+class _Silent(Publisher):
+    """Takes every record and encodes none: what the book alone costs."""
+
+    def book(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def trade(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def ticker(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def _side(self, *_: Any, **__: Any) -> bool:
+        return True
+
+
 class Bench:
-    """The rows over one capture."""
+    """Our rows over one capture."""
 
     def __init__(self, venue_id: str, lines: list[CaptureLine]) -> None:
         self.venue = adapter(venue_id)(channels=ALL_CHANNELS)
         self.lines = lines
-        self.frames = [line for line in lines if line.kind == "frame"]
-        self.events = 0
+        self.frames = [line.data for line in lines if line.kind == "frame"]
+        self.times = -(-LEAST_FRAMES // len(self.frames))
+        natives = set[str]()
+        parse = self.venue.connection()
+        for frame in self.frames:
+            try:
+                natives |= {event.native for event in parse(frame) if hasattr(event, "native")}  # type: ignore[union-attr]
+            except MalformedFrame as error:
+                raise SystemExit(f"error: {venue_id} cannot read {frame[:80]!r}: {error}") from None
+        self.natives = sorted(natives)
+        self.exponents = dict.fromkeys(self.natives, (0, 0))
+        self.handle(self.silent())
+        # A collector knows tick and lot from the start; a capture says nothing about them.
+        self.exponents = {native: worker.local.exponents() for native, worker in self.workers.items()}
+        self.handle(publisher := self.silent())
+        self.counts: Counts = publisher.counts
+
+    def silent(self) -> Publisher:
+        """A publisher that writes nothing."""
+        return _Silent(self.venue.id, lambda *_: None, Counts())
 
     def bare(self) -> float:
-        """The floor."""
-        loop = BareLoop()
-        frames = [line.data for line in self.frames]
+        """The floor; Binance's frames only."""
         snapshot = next(line.data for line in self.lines if line.kind == "rest")
-        return cpu(lambda: loop.run(snapshot, frames))
+        return cpu(lambda: BareLoop().run(snapshot, self.frames))
 
     def parse(self) -> float:
         """The adapter alone."""
-        parse = self.venue.parse
+        parse = self.venue.connection()
 
         def run() -> None:
-            for line in self.frames:
-                parse(line.data)
+            for frame in self.frames:
+                parse(frame)
 
         return cpu(run)
 
-    def worker(self, publisher: Publisher) -> float:
+    def handle(self, publisher: Publisher) -> float:
         """From the frame's bytes to what the publisher does with the records."""
+        mantissas.price_mantissas.cache_clear()
+        mantissas.size_mantissas.cache_clear()
         counts = publisher.counts
         pipeline = Pipeline(publisher, counts)
-        receive = pipeline.receiver(self.venue.parse)
-        natives = {event.native for line in self.frames[:2000] for event in self.venue.parse(line.data)}  # type: ignore[union-attr]
-        for native in natives:
+        self.workers = pipeline.workers
+        for native in self.natives:
+            price_exp, size_exp = self.exponents[native]
             worker = pipeline.workers[native] = BookWorker(
                 native, native, self.venue.rule(native), publisher, counts, CollectorSettings(), lambda *_: None,
-                price_exp=EXACT_PRICE, size_exp=EXACT_SIZE,
+                price_exp=price_exp, size_exp=size_exp,
             )  # fmt: skip
             worker.announce()
             worker.on_subscribed()
+        receive = pipeline.receiver(self.venue.connection())
+        steps = [(line.data, line.ts_ns, self._asked(line)) for line in self.lines if line.kind in ("frame", "rest")]
 
         def run() -> None:
-            for line in self.lines:
-                if line.kind == "frame":
-                    receive(line.data, line.ts_ns)
-                elif line.kind == "rest":
-                    for native, worker in pipeline.workers.items():
-                        worker.on_snapshot(self.venue.parse_snapshot(native, line.data), line.ts_ns, worker.epoch)
+            for data, ts_ns, native in steps:
+                if native is None:
+                    receive(data, ts_ns)
+                elif native:
+                    worker = pipeline.workers[native]
+                    worker.on_snapshot(self.venue.parse_snapshot(native, data), ts_ns, worker.epoch)
 
         spent = cpu(run)
-        assert counts.gaps == counts.internal_errors == counts.dead_letters == 0, counts
-        if not isinstance(publisher, _Silent):
-            self.events = counts.book_events + counts.trades + counts.tickers + counts.keyframes
+        assert counts.gaps == counts.internal_errors == counts.dead_letters == counts.dropped == 0, counts
         return spent
+
+    def _asked(self, line: CaptureLine) -> str | None:
+        """Whose book a REST answer is; None: a frame."""
+        if line.kind == "frame":
+            return None
+        if not line.url:
+            return self.natives[0]
+        return next((native for native in self.natives if line.url.endswith(f"={native}")), "")
 
     def book(self) -> float:
         """Parse and book."""
-        return self.worker(_Silent(self.venue.id, lambda *_: None, Counts()))
+        return self.handle(self.silent())
 
     def avro(self) -> float:
         """Parse, book and Avro."""
-        return self.worker(Publisher(self.venue.id, lambda *_: None, Counts()))
+        return self.handle(Publisher(self.venue.id, lambda *_: None, Counts()))
 
     def produce(self, settings: Settings) -> float:
         """All of it, onto the broker; the flush at the end is in the time."""
         producer = Producer(settings, queue_max=2_000_000)
-        publisher = Publisher(self.venue.id, producer.send, Counts(), waiting=producer.__len__, limit=2_000_000)
-        spent = self.worker(publisher)
+        spent = 0.0
+        for _ in range(self.times):
+            publisher = Publisher(self.venue.id, producer.send, Counts(), waiting=producer.__len__, limit=2_000_000)
+            spent += self.handle(publisher)
         start = time.process_time()
         left = producer.flush(60)
         assert not left and not producer.failed, producer.first_failure
         return spent + time.process_time() - start
 
+    def repeated(self, row: Callable[[], float]) -> Callable[[], float]:
+        """The row so often that it can be measured."""
+        return lambda: sum(row() for _ in range(self.times))
+
+    def disagreements(self, tops: dict[str, list[list[str]]]) -> int:
+        """Books whose best bid and offer differ from ours, as the floats that libraries keep."""
+        differ = 0
+        for native, theirs in tops.items():
+            own = self.workers[native].local.book.level_texts(1)
+            differ += [[*map(float, side[0])] if side else [] for side in own] != [[*map(float, side)] for side in theirs]
+        return differ
+
+
+class Row:
+    """One row's times."""
+
+    def __init__(self, run: Callable[[], float], frames: int, rounds: int) -> None:
+        self.run, self.frames, self.rounds = run, frames, rounds
+        self.times: list[float] = []
+        self.failure = ""
+
+    def round(self, number: int) -> None:
+        """Once; round 0 warms caches, topics and connections."""
+        if self.failure or number > self.rounds:
+            return
+        try:
+            taken = self.run()
+        except PeerError as error:
+            self.failure = str(error)
+            return
+        if number:
+            self.times.append(taken)
+
+    @property
+    def us(self) -> float:
+        """Microseconds a frame, the best round."""
+        return min(self.times) / self.frames * 1e6
+
+
+def our_rows(bench: Bench, settings: Settings, rounds: int) -> dict[str, Row]:
+    """venue-mirror's rows, and Binance's floor."""
+    frames = len(bench.frames) * bench.times
+    rows = {BARE: Row(bench.repeated(bench.bare), frames, rounds)} if bench.venue.id in ("binance-usdm", "binance-spot") else {}
+    return rows | {
+        PARSE: Row(bench.repeated(bench.parse), frames, rounds),
+        BOOK: Row(bench.repeated(bench.book), frames, rounds),
+        AVRO: Row(bench.repeated(bench.avro), frames, rounds),
+        PRODUCE: Row(lambda: bench.produce(settings), frames, rounds),
+    }
+
+
+def peer_rows(bench: Bench, peers: dict[str, Peer], settings: Settings, options: argparse.Namespace) -> dict[str, Row]:
+    """The libraries' rows, after a look at whether they end with our books."""
+    rows: dict[str, Row] = {}
+    frames, times = len(bench.frames), bench.times
+    for library, peer in peers.items():
+        name = f"{library} {peer.version}"
+
+        def run(*command: object, peer: Peer = peer) -> Callable[[], float]:
+            return lambda: peer.ask(*command)["cpu"]
+
+        row = rows[f"{name}: parse + book"] = Row(run("run", times), frames * times, options.rounds)
+        try:
+            told = peer.ask("check")
+        except PeerError as error:
+            row.failure = str(error)
+            continue
+        differ = bench.disagreements(told["tops"])
+        say(f"{bench.venue.id}: {name}: {told['events']}, {differ} of {len(told['tops'])} books end differently")
+        if differ:
+            row.failure = f"{differ} of {len(told['tops'])} books end wrong"
+        if library == "cryptofeed":
+            if bench.counts.checksum_ok:
+                rows[f"{name}: parse + book + checksum"] = Row(run("verify", times), frames * times, options.rounds)
+            some = min(frames, options.kafka_frames)
+            again = -(-KAFKA_LEAST // some)
+            command = run("kafka", again, some, configured_bootstrap(settings))
+            rows[f"{name}: with its Kafka backend"] = Row(command, some * again, min(2, options.rounds))
+    return rows
+
+
+def report(bench: Bench, rows: dict[str, Row], title: str) -> list[str]:
+    """Print one capture's table; gives its line of the summary."""
+    unit = rows[BOOK].us
+    print_table(
+        title,
+        ("step", "ratio to our parse + book", "µs a frame"),
+        [
+            (name, f"{row.us / unit:.2f} ×", f"{row.us:.2f}") if row.times else (name, row.failure, "–")
+            for name, row in rows.items()
+        ],
+    )
+
+    def us(start: str, end: str) -> float:
+        return next((r.us for n, r in rows.items() if n.startswith(start) and n.endswith(end) and r.times), 0.0)
+
+    feed, pro, kafka = us("cryptofeed", "parse + book"), us("ccxt", "parse + book"), us("cryptofeed", "backend")
+    own = us(SAME, "") or rows[PRODUCE].us
+    found = ((feed / unit, 3), (pro / unit, 8), (feed / rows[PRODUCE].us, 1), (kafka / own, 4))
+    return [bench.venue.id, *(f"{ratio:.1f} ×{'' if ratio >= aim else ' (behind)'}" if ratio else "–" for ratio, aim in found)]
+
+
+def say(text: str) -> None:
+    """Progress, beside the tables."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def with_answers(path: Path) -> list[Path]:
+    """The capture, and the REST answers that lie beside it."""
+    beside = path.with_name(path.name.replace(".txt.gz", ".http.txt.gz"))
+    return [path, beside] if beside != path and beside.exists() else [path]
+
 
 def find_adapter(lines: Sequence[CaptureLine]) -> str:
     """The adapter that knows these frames."""
-    frames = [line.data for line in lines[:500]]
+    frames = [line.data for line in lines if line.kind == "frame"][:500]
     found = [name for name in adapter_ids() if adapter(name).sniff(frames)]
     if len(found) != 1:
         raise SystemExit(f"error: no adapter knows this capture ({', '.join(found) or 'none'})")
     return found[0]
+
+
+def measure(path: Path, settings: Settings, python: Path | None, options: argparse.Namespace) -> list[str]:
+    """All rows of one capture; gives its line of the summary."""
+    paths = with_answers(path)
+    lines = sorted(read_capture(paths), key=lambda line: line.ts_ns)
+    bench = Bench(find_adapter(lines), lines)
+    rows = our_rows(bench, settings, options.rounds)
+    if len(bench.frames) > options.kafka_frames:
+        last = [i for i, line in enumerate(lines) if line.kind == "frame"][options.kafka_frames - 1]
+        first = Bench(bench.venue.id, lines[: last + 1])
+        rows[f"{SAME}first {options.kafka_frames:,} frames"] = Row(
+            lambda: first.produce(settings), len(first.frames) * first.times, options.rounds
+        )
+    with ExitStack() as stack:
+        peers: dict[str, Peer] = {}
+        for library in LIBRARIES:
+            if python is None:
+                break
+            try:
+                peers[library] = stack.enter_context(Peer(python, library, bench.venue.id, bench.natives, paths))
+            except PeerError as error:
+                say(f"{bench.venue.id}: {library}: {error}")
+        rows |= peer_rows(bench, peers, settings, options)
+        for number in range(options.rounds + 1):
+            for row in rows.values():
+                row.round(number)
+            say(f"{bench.venue.id}: round {number} of {options.rounds}")
+    n = len(bench.frames)
+    title = f"{bench.venue.id}: {n:,} frames of {len(bench.natives)} instruments, best of {options.rounds} rounds ({path.name})"
+    return report(bench, rows, title)
 
 
 async def main() -> None:
@@ -154,38 +345,26 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("captures", nargs="*", type=Path, metavar="CAPTURE")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-peers", action="store_true", help="only our own rows")
+    parser.add_argument("--kafka-frames", type=int, default=5000, help="of each capture, for cryptofeed's Kafka backend")
     options = parser.parse_args()
-    captures = options.captures or [CAPTURES / DEFAULT]
+    captures = options.captures or [CAPTURES / name for name in DEFAULTS]
     for path in captures:
         if not path.exists():
             raise SystemExit(f"error: {path} is missing; name a capture (venue-mirror record BINANCE-USDM … makes one)")
-    base = load_settings()
-    async with private_broker(base, lambda text: print(text, file=sys.stderr)) as settings:
-        for path in captures:
-            lines = list(read_capture([path]))
-            bench = Bench(find_adapter(lines), lines)
-            rows: dict[str, Callable[[], float]] = {
-                "bare msgspec + dict loop": bench.bare,
-                "parse": bench.parse,
-                "parse + book": bench.book,
-                "parse + book + Avro": bench.avro,
-                "parse + book + Avro + produce": lambda settings=settings, bench=bench: bench.produce(settings),
-            }
-            spent: dict[str, list[float]] = {name: [] for name in rows}
-            for number in range(options.rounds + 1):
-                for name, run in rows.items():
-                    taken = run()
-                    if number:  # the first round warms caches, topics and connections
-                        spent[name].append(taken)
-                print(f"round {number} of {options.rounds}", file=sys.stderr)
-            best = {name: min(times) for name, times in spent.items()}
-            floor = best["bare msgspec + dict loop"]
-            n = len(bench.frames)
-            print_table(
-                f"{bench.venue.id}: {n:,} frames, {bench.events:,} records, CPU, best of {options.rounds} rounds ({path.name})",
-                ("step", "ratio to the bare loop", "µs a frame"),
-                [(name, f"{t / floor:.2f} ×", f"{t / n * 1e6:.2f}") for name, t in best.items()],
-            )
+    python = None
+    if not options.no_peers:
+        try:
+            python = interpreter(say)
+        except PeerError as error:
+            say(f"without the other libraries: {error}")
+    async with private_broker(load_settings(), say) as settings:
+        summary = [measure(path, settings, python, options) for path in captures]
+    print_table(
+        f"how many times dearer the others are (what we aim at); CPython {platform.python_version()}, {os.cpu_count()} cores",
+        ("capture of", "cryptofeed (3)", "ccxt.pro (8)", "cryptofeed : ours with Avro + Kafka (1)", "both with Kafka (4)"),
+        summary,
+    )
 
 
 if __name__ == "__main__":
