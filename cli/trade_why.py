@@ -111,6 +111,8 @@ def book_at(settings: Settings, key: str, partition: int, offset: int) -> LiveBo
 def decide_again(settings: Settings, name: str, strategy: str, code: Path | None) -> tuple[bool, str]:
     """(all the same, text). Raises LookupError, StrategyError, BusError."""
     intent = _intent_of(settings, name) if name != "ALL" else None
+    if intent is not None and intent["strategy_version"] == "hedge":
+        raise LookupError(f"{intent['id']} closed a hedge group: it follows from fills, no strategy decided it")
     if intent is not None:
         strategy = intent["strategy"]
     elif not strategy:
@@ -118,7 +120,11 @@ def decide_again(settings: Settings, name: str, strategy: str, code: Path | None
     past = load_past(settings, strategy)
     kind = load_code(code) if code else None
     topic = INTENT.name
-    recorded = {r["id"]: r for r in records(settings, topic) if r["strategy"] == strategy}
+    # What closes a hedge group bears the strategy's name, but no strategy decided it.
+    recorded = {r["id"]: r for r in records(settings, topic) if r["strategy"] == strategy and r["strategy_version"] != "hedge"}
+    if kind is not None and past.states:
+        # Under the recorded version: its ids are what verdicts and fills in the log speak of.
+        kind = type(kind.__name__, (kind,), {"version": past.states[-1]["strategy_version"]})
     states = past.states
     if not states:
         raise LookupError(f"no snapshot of {strategy} in the log")
@@ -138,7 +144,7 @@ def decide_again(settings: Settings, name: str, strategy: str, code: Path | None
     traces = [t for t in past.traces if t["seq"] > start["seq"]]
     make_again(settings, start, traces, kind=kind, each=each)
     if intent is not None:
-        return _compare(intent, made, kind is not None)
+        return _compare(intent, made)
     since = start["clock_ns"]
     expected = {i: r for i, r in recorded.items() if r["created_ns"] > since}
     same = [i for i, r in expected.items() if made.get(i) == r]
@@ -147,11 +153,8 @@ def decide_again(settings: Settings, name: str, strategy: str, code: Path | None
     return len(same) == len(expected) and not others, text
 
 
-def _compare(intent: Record, made: dict[str, Record], other_code: bool) -> tuple[bool, str]:
+def _compare(intent: Record, made: dict[str, Record]) -> tuple[bool, str]:
     again = made.get(intent["id"])
-    if again is None and other_code:
-        place = ("trigger_topic", "trigger_partition", "trigger_offset", "leg")
-        again = next((r for r in made.values() if all(r[p] == intent[p] for p in place)), None)
     if again is None:
         return False, f"{intent['id']}: not decided again: from the same inputs this code does something else"
     encode = codec("OrderIntent").encode

@@ -22,6 +22,8 @@ TRIES_MAX = 5
 GROUPS_MAX = 10_000
 COLLAR_BPS = 50
 VALID_NS = 1_000_000_000
+HEDGE = "hedge"
+"""In place of a strategy's version: no strategy decided this order."""
 OVER = frozenset(("FILLED", "CANCELED", "REJECTED", "EXPIRED", "NEVER_EXISTED"))
 
 
@@ -145,7 +147,8 @@ class HedgeGroups:
             return None
         name = hashlib.sha256(f"hedge\x1f{group_id}\x1f{asset}\x1f{group.tries}".encode()).hexdigest()[:24]
         return leg | {
-            "id": name, "leg": 0, "legs": 1, "leg_mode": "SINGLE", "side": side, "time_in_force": "IOC", "price": own,
+            "id": name, "strategy_version": HEDGE,
+            "leg": 0, "legs": 1, "leg_mode": "SINGLE", "side": side, "time_in_force": "IOC", "price": own,
             "size": size, "reduce_only": False, "created_ns": now_ns, "valid_until_ns": now_ns + VALID_NS,
             "trigger_topic": "", "trigger_partition": -1, "trigger_offset": now_ns, "input_topics": ["market.book"],
             "input_keys": [terms.key], "input_partitions": [live.partition], "input_offsets": [live.offset],
