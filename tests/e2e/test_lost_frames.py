@@ -55,7 +55,8 @@ async def test_every_lost_frame_is_found_and_no_wrong_book_is_served_as_live(
     assert venue.dropped > 40
     # A frame lost while the book waits for its snapshot needs no second resynchronisation.
     assert 0.6 * venue.dropped <= gaps <= venue.dropped
-    assert resyncs == gaps
+    # A second loss while the first one's snapshot is still awaited is one more gap, mended by the same snapshot.
+    assert 0.8 * gaps <= resyncs <= gaps
     sequence = [status["state"] for status in said]
     assert sequence.count("GAP") == gaps
     for i, state in enumerate(sequence):
