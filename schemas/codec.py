@@ -20,6 +20,7 @@ import fastavro
 from fastavro.schema import to_parsing_canonical_form
 
 from schemas.errors import DecodeError, EncodeError, SchemaError
+from schemas.fast_encoder import REFUSED, fast_encoder
 
 Record = dict[str, Any]
 MAGIC = 0
@@ -83,6 +84,7 @@ class Codec:
         registry = _registry()
         self.schema_id = registry.register(name) if registry else fingerprint_id(self.schema)
         self._header = bytes([MAGIC]) + self.schema_id.to_bytes(4, "big")
+        self._fast = fast_encoder(self.schema, self._header)
         # fastavro takes a float or a Decimal for a long and cuts it off without a word, and any size for an int.
         self._whole = _fields_of(name, "int", "long")
         self._ints = _fields_of(name, "int")
@@ -93,6 +95,11 @@ class Codec:
 
     def encode(self, record: Record) -> bytes:
         """The record in the Confluent wire format."""
+        if self._fast is not None:
+            try:
+                return self._fast(record)
+            except REFUSED:
+                pass  # long, or wrong: below is the way that says what is wrong
         out = BytesIO()
         out.write(self._header)
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
+from io import BytesIO
 from typing import Any
 
 import fastavro
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from schemas.codec import HEADER_SIZE, MAGIC, RECORD_NAMES, Codec, codec, fingerprint_id, parsed, schema_text
 from schemas.errors import DecodeError, EncodeError, SchemaError
+from schemas.fast_encoder import FEW, REFUSED, fast_encoder
 
 LONG = st.one_of(st.integers(-(1 << 63), (1 << 63) - 1), st.sampled_from([0, -1, 1, -(1 << 63), (1 << 63) - 1]))
 INT = st.one_of(st.integers(-(1 << 31), (1 << 31) - 1), st.sampled_from([0, -1, -(1 << 31), (1 << 31) - 1]))
@@ -58,6 +61,49 @@ def test_decode_of_encode_is_the_record_itself(named: tuple[str, dict[str, Any]]
     assert data[0] == MAGIC
     assert int.from_bytes(data[1:HEADER_SIZE], "big") == codec(name).schema_id
     assert codec(name).decode(data) == record
+
+
+def as_fastavro(name: str, record: dict[str, Any]) -> bytes:
+    """The reference: header and fastavro's own body."""
+    out = BytesIO()
+    out.write(bytes([MAGIC]) + codec(name).schema_id.to_bytes(4, "big"))
+    fastavro.schemaless_writer(out, parsed(name), record)
+    return out.getvalue()
+
+
+@given(RECORDS)
+@settings(max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+def test_the_bytes_are_fastavros(named: tuple[str, dict[str, Any]]) -> None:
+    name, record = named
+    assert codec(name).encode(record) == as_fastavro(name, record)
+
+
+EDGES = sorted({sign * (1 << bits) + d for bits in (6, 7, 13, 14, 27, 28, 31, 41, 42, 55, 56, 62, 63, 64) for sign in (1, -1)
+                for d in (-1, 0, 1)})  # fmt: skip
+
+
+@pytest.mark.parametrize("number", EDGES)
+@pytest.mark.parametrize("place", ["alone", "in an array"])
+def test_a_number_at_the_edge_of_a_length_is_fastavros_or_refused(number: int, place: str) -> None:
+    record = {**book_event(), **({"epoch": number} if place == "alone" else {"ask_sizes": [1, number]})}
+    fast = fast_encoder(parsed("BookEvent"), b"")
+    assert fast is not None
+    if -(1 << 63) <= number < 1 << 63:
+        assert b"\0" + codec("BookEvent").schema_id.to_bytes(4, "big") + fast({**record, "exact": True}) == (
+            as_fastavro("BookEvent", {**record, "exact": True})
+        )
+    else:
+        with pytest.raises(REFUSED):
+            fast({**record, "exact": True})
+        with pytest.raises(EncodeError):
+            codec("BookEvent").encode(record)
+
+
+@pytest.mark.parametrize("count", [0, 1, FEW - 1, FEW, FEW + 1, 400])
+def test_arrays_of_any_length_are_fastavros(count: int) -> None:
+    record = {**book_event(), "bid_prices": list(range(count)), "bid_sizes": list(range(1 << 40, (1 << 40) + count))}
+    assert codec("BookEvent").encode(record) == as_fastavro("BookEvent", record)
+    assert codec("BookEvent").decode(codec("BookEvent").encode(record))["bid_sizes"] == record["bid_sizes"]
 
 
 @given(RECORDS, st.data())
@@ -125,8 +171,12 @@ def test_another_magic_byte_is_a_decode_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"epoch": 1 << 63}, {"epoch": "1"}, {"kind": "NONE"}, {"bid_prices": [1.5]}, {"bid_prices": None}, {"venue": 5}]
-)
+    "change",
+    [
+        {"epoch": 1 << 63}, {"epoch": "1"}, {"epoch": True}, {"index": 1.0}, {"price_exp": 1 << 31}, {"kind": "NONE"},
+        {"bid_prices": [1.5]}, {"bid_prices": None}, {"ask_sizes": [Decimal(1)]}, {"venue_checksum": 1.5}, {"venue": 5},
+    ],
+)  # fmt: skip
 def test_a_value_that_the_schema_does_not_take_is_an_encode_error(change: dict[str, Any]) -> None:
     with pytest.raises(EncodeError):
         codec("BookEvent").encode({**book_event(), **change})
