@@ -38,9 +38,9 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real Kafka, for all tests of a run.
+    """The address of a real Kafka, one for each file of tests: some write what others must not have to read past.
 
     KAFKA_BOOTSTRAP_SERVERS if it is set; else testcontainers' Kafka where a Docker engine answers; else the embedded
     broker on a free port with its data in a temporary folder. What was started here is stopped at the end.
