@@ -129,8 +129,6 @@ def _tuned(settings: Settings, options: ReplayOptions, venues: dict[str, Capture
             "derived": (),
             "lag_max_s": 3600.0,  # as fast as it can is no reason to distrust what it says
             "proofs": True,
-            # A capture is played as fast as it is read: what waits meanwhile is not the mirror's delay.
-            "lag_max_s": 3600.0,
         }
     )
     return settings.model_copy(update={"venues": sections, "collector": collector, "processor": processor})
