@@ -34,6 +34,7 @@ SNIFFED_FRAMES = 2000
 SERVED = ("binance-spot", "binance-usdm", "binance-coinm")
 """Venues whose captures are served by a venue of their own, over sockets; the others' go straight to their workers."""
 SETTLE_S = 60.0
+SETTLED_LOOKS = 100
 
 
 class ReplayError(Exception):
@@ -252,6 +253,11 @@ class _Run:
         with self.options.out.open("w", encoding="utf-8") as out:
             for venue, symbol in names:
                 book = await views.book(venue, symbol)
+                for _ in range(SETTLED_LOOKS):
+                    if book["state"] != "LAGGING":
+                        break
+                    await asyncio.sleep(0.1)  # the processor stood still a moment ago, and says so
+                    book = await views.book(venue, symbol)
                 out.write(json.dumps({name: book[name] for name in fields}, ensure_ascii=False) + "\n")
         self.log(f"{len(names)} books written to {self.options.out}")
 
