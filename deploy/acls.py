@@ -66,7 +66,7 @@ WRITES: dict[str, set[str]] = {
 }
 READS: dict[str, set[str]] = {
     "collector": {"market.instrument", "market.status", "market.book"} | _starting("chain."),
-    "processor": MARKET,
+    "processor": MARKET | {"derived.bbo_by_group"},
     "strategy": MARKET | DERIVED | STRATEGY | ORDERS,
     "gateway": MARKET | DERIVED | ORDERS,
     "archiver": set(TOPICS),
