@@ -56,11 +56,12 @@ class LocalBook:
         """The levels' mantissas, all at the same exponents. Raises DecimalError for what is no number or does not fit."""
         prices, sizes = self.prices, self.sizes
         try:
+            # Most changes touch one side, and a loop over nothing costs as much as over a level.
             return (
-                [prices[level[0]] for level in bids],
-                [sizes[level[1]] for level in bids],
-                [prices[level[0]] for level in asks],
-                [sizes[level[1]] for level in asks],
+                [prices[price] for price, _ in bids] if bids else [],
+                [sizes[size] for _, size in bids] if bids else [],
+                [prices[price] for price, _ in asks] if asks else [],
+                [sizes[size] for _, size in asks] if asks else [],
             )
         except FinerExponent:
             for levels in (bids, asks):

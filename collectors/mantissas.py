@@ -12,6 +12,8 @@ REMEMBERED = 1 << 15
 MAX_SCALE = 18
 """Decimals that 64 bits can carry at all; a finer number is refused, never rounded."""
 
+POWERS = [10**n for n in range(MAX_SCALE + 1)]
+
 
 class FinerExponent(DecimalError):
     """The text has digits below the exponent; ``exponent`` is the one that it needs."""
@@ -35,7 +37,14 @@ class Mantissas(dict[str, int]):
         self.decimals = -exponent
 
     def __missing__(self, text: str) -> int:
-        value = self.read(text)
+        whole, _, fraction = text.partition(".")
+        missing = self.decimals - len(fraction)
+        digits = whole + fraction
+        # The plain case of read(), without the call: most texts that are new are sizes, and plain.
+        if whole and missing >= 0 and len(digits) + missing <= MAX_SCALE and digits.isascii() and digits.isdigit():
+            value = int(digits) * POWERS[missing]
+        else:
+            value = self.read(text)
         if len(self) >= REMEMBERED:
             self.clear()
         self[text] = value

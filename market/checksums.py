@@ -23,13 +23,10 @@ def interleaved_crc32(bids: TextLevels, asks: TextLevels, depth: int = INTERLEAV
     ``bid1price:bid1size:ask1price:ask1size:bid2price:…``; when one side runs out the other goes on alone.
     Source: OKX API v5, "Order book channel", section "Checksum"; Bitget uses the same rule.
     """
-    parts: list[str] = []
     bids, asks = bids[:depth], asks[:depth]
-    for i in range(max(len(bids), len(asks))):
-        if i < len(bids):
-            parts += bids[i][:2]
-        if i < len(asks):
-            parts += asks[i][:2]
+    parts = [f"{bid[0]}:{bid[1]}:{ask[0]}:{ask[1]}" for bid, ask in zip(bids, asks, strict=False)]
+    both = len(parts)
+    parts += [f"{level[0]}:{level[1]}" for level in chain(bids[both:], asks[both:])]
     value = crc32(":".join(parts).encode())
     return value - (1 << 32) if value >= 1 << 31 else value
 

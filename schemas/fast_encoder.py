@@ -18,6 +18,9 @@ Encoder = Callable[[dict[str, Any]], bytes]
 REFUSED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 FEW = 12
 """Numbers in an array up to which this is faster than the general writer in C."""
+RECUR = ("venue", "symbol")
+"""Fields whose strings are encoded once and remembered."""
+REMEMBERED = 1 << 14
 FINAL = [bytes([n]) if n < 128 else bytes([n & 127 | 128, n >> 7]) for n in range(1 << 14)]
 """The varint of each number below 2^14."""
 MORE = [bytes([n & 127 | 128, n >> 7 | 128]) for n in range(1 << 14)]
@@ -61,13 +64,29 @@ def longs(values: list[int]) -> bytes:
     return out + b"\0"
 
 
+class Texts(dict[str, bytes]):
+    """Encoded strings that recur in every record of a book. Bounded: it forgets everything when it remembers REMEMBERED."""
+
+    def __missing__(self, text: str) -> bytes:
+        data = text.encode()
+        data = varint(len(data) << 1) + data
+        if len(self) >= REMEMBERED:
+            self.clear()
+        self[text] = data
+        return data
+
+
+TEXTS = Texts()
+
+
 def fast_encoder(schema: dict[str, Any], header: bytes) -> Encoder | None:
     """The function that writes ``header`` and a record of this parsed schema; None: it has fields of other kinds."""
-    scope: dict[str, Any] = {"varint": varint, "longs": longs, "FINAL": FINAL, "header": header}
+    scope: dict[str, Any] = {"varint": varint, "longs": longs, "FINAL": FINAL, "MORE": MORE, "header": header, "TEXTS": TEXTS}
     arrays: list[str] = []
     lines: list[str] = []
     for i, field in enumerate(schema["fields"]):
-        body = _lines_of(field["type"], f"v{i}", f"b{i}", scope)
+        recurs = field["type"] == "string" and field["name"] in RECUR
+        body = [f"b{i} = TEXTS[v{i}]"] if recurs else _lines_of(field["type"], f"v{i}", f"b{i}", scope)
         if body is None:
             return None
         # Arrays first: a long one makes the rest needless.
@@ -80,14 +99,19 @@ def fast_encoder(schema: dict[str, Any], header: bytes) -> Encoder | None:
 
 def _lines_of(kind: Any, v: str, b: str, scope: dict[str, Any]) -> list[str] | None:
     """The lines that put the bytes of ``v`` into ``b``."""
-    integer = [f"if type({v}) is not int: raise TypeError", f"{b} = varint(({v} << 1) ^ ({v} >> 63))"]
+    # The shorter varints without a call: exponents, lengths, prices.
+    integer = [
+        f"if type({v}) is not int: raise TypeError",
+        f"n = ({v} << 1) ^ ({v} >> 63)",
+        f"{b} = FINAL[n] if n < 16384 else MORE[n & 16383] + FINAL[n >> 14] if n < 268435456 else varint(n)",
+    ]
     match kind:
         case "long":
             return integer
         case "int":
             return [f"if not -2147483648 <= {v} <= 2147483647: raise ValueError", *integer]
         case "string":
-            return [f"{b} = {v}.encode()", f"{b} = varint(len({b}) << 1) + {b}"]
+            return [f"{b} = {v}.encode()", f"n = len({b}) << 1", f"{b} = (FINAL[n] if n < 16384 else varint(n)) + {b}"]
         case "boolean":
             return [f"{b} = b'\\1' if {v} else b'\\0'"]
         case {"type": "array", "items": "long"}:
