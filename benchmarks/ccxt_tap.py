@@ -16,6 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.results import Aim, Results, json_option
 from benchmarks.table import print_table
 from collectors.ccxt_feed import tapped
 from collectors.cex.ccxt_pro import ccxt_adapter
@@ -38,6 +39,7 @@ async def main() -> None:
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--rate", type=float, default=200)
     parser.add_argument("--pause-ms", type=float, default=50)
+    json_option(parser)
     options = parser.parse_args()
     venue = SyntheticVenue("okx", instruments=1, rate=options.rate, levels=50)
     await venue.start()
@@ -77,8 +79,9 @@ async def main() -> None:
     total = int(venue.stats()["events"]) - before
     await exchange.close()
     await venue.stop()
+    version = __import__("ccxt").__version__
     print_table(
-        f"ccxt {__import__('ccxt').__version__}, {options.rate:g} updates a second, a reader that pauses {options.pause_ms:g} ms",
+        f"ccxt {version}, {options.rate:g} updates a second, a reader that pauses {options.pause_ms:g} ms",
         ("how the stream is read", "updates that reached the reader", "share"),
         [
             ("sent by the venue", f"{total:,}", "100 %"),
@@ -86,6 +89,12 @@ async def main() -> None:
             ("plain watch_order_book loop", f"{len(set(seen)):,}", f"{len(set(seen)) / total:.1%}"),
         ],
     )
+    results = Results("ccxt_tap")
+    results.add(
+        "updates that reached the reader", 100 * len(told) / total, "%", theirs=100 * len(set(seen)) / total,
+        alternative=f"ccxt {version}, a plain watch_order_book loop", better="higher", aim=Aim("≥", 100),
+    )  # fmt: skip
+    results.write(options.json)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,13 @@ import random
 import sys
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.results import Aim, Results, json_option
 from benchmarks.table import print_table
 from bus.consumer import TailReader
 from cli.chain_fuzz import chain_settings
@@ -230,7 +232,7 @@ def percentile(values: list[float], part: float) -> float:
     return values[min(len(values) - 1, int(len(values) * part))] if values else float("nan")
 
 
-async def main(blocks: int, swaps: int, heads: int, pairs: int, pools: int) -> None:
+async def main(blocks: int, swaps: int, heads: int, pairs: int, pools: int, json: Path | None) -> None:
     settings = load_settings()
     async with private_broker(settings, lambda line: print(line, file=sys.stderr)) as own:
         with Evm(block_gas=4_000_000_000) as evm:
@@ -269,11 +271,25 @@ async def main(blocks: int, swaps: int, heads: int, pairs: int, pools: int) -> N
             ),
         ],
     )
+    told, peer = Results("chain"), f"web3.py {version('web3')}, subscription and process_log"
+    told.add(
+        "pool logs", ours, "logs/CPU s", theirs=theirs, alternative=peer, better="higher", aim=Aim("≥", 15, "ratio")
+    )  # fmt: skip
+    told.add("all logs, read and checked", all_logs, "logs/CPU s", theirs=theirs, alternative=peer, better="higher")
+    for kind, value in quotes.items():
+        if kind in ("v2", "v2 ladder", "v3 ladder"):
+            told.add(f"quote {kind}", value, "µs")
+    told.add("quote v3", quotes["v3"], "µs", theirs=quotes["v3 on chain"], alternative="a call of the quoter on the chain")
+    for label, values in (("head → ladder in market.book", times), ("creation → LIVE", created)):
+        for part in (0.5, 0.99) if values else ():
+            told.add(f"{label}, p{part * 100:g}", percentile(values, part), "ms")
+    told.write(json)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option, default in (("blocks", 40), ("swaps", 60), ("heads", 60), ("pairs", 0), ("pools", 0)):
         parser.add_argument(f"--{option}", type=int, default=default)
+    json_option(parser)
     arguments = parser.parse_args()
-    asyncio.run(main(arguments.blocks, arguments.swaps, arguments.heads, arguments.pairs, arguments.pools))
+    asyncio.run(main(arguments.blocks, arguments.swaps, arguments.heads, arguments.pairs, arguments.pools, arguments.json))

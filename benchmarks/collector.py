@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.bare_loop import BareLoop
 from benchmarks.peer_process import Peer, PeerError, interpreter
+from benchmarks.results import Aim, Results, json_option
 from benchmarks.table import print_table
 from bus.connection import configured_bootstrap
 from bus.producer import Producer
@@ -268,8 +269,8 @@ def peer_rows(bench: Bench, peers: dict[str, Peer], settings: Settings, options:
     return rows
 
 
-def report(bench: Bench, rows: dict[str, Row], title: str) -> list[str]:
-    """Print one capture's table; gives its line of the summary."""
+def report(bench: Bench, rows: dict[str, Row], title: str, told: Results) -> list[str]:
+    """Print one capture's table and note its figures; gives its line of the summary."""
     unit = rows[BOOK].us
     print_table(
         title,
@@ -280,13 +281,18 @@ def report(bench: Bench, rows: dict[str, Row], title: str) -> list[str]:
         ],
     )
 
-    def us(start: str, end: str) -> float:
-        return next((r.us for n, r in rows.items() if n.startswith(start) and n.endswith(end) and r.times), 0.0)
+    def find(start: str, end: str) -> str:
+        return next((name for name, row in rows.items() if name.startswith(start) and name.endswith(end) and row.times), "")
 
-    feed, pro, kafka = us("cryptofeed", "parse + book"), us("ccxt", "parse + book"), us("cryptofeed", "backend")
-    own = us(SAME, "") or rows[PRODUCE].us
-    found = ((feed / unit, 3), (pro / unit, 8), (feed / rows[PRODUCE].us, 1), (kafka / own, 4))
-    return [bench.venue.id, *(f"{ratio:.1f} ×{'' if ratio >= aim else ' (behind)'}" if ratio else "–" for ratio, aim in found)]
+    feed, pro, kafka = find("cryptofeed", "parse + book"), find("ccxt", "parse + book"), find("cryptofeed", "backend")
+    line = [bench.venue.id]
+    for own, peer, aim in ((BOOK, feed, 3), (BOOK, pro, 8), (PRODUCE, feed, 1), (find(SAME, "") or PRODUCE, kafka, 4)):
+        row = told.add(
+            f"{bench.venue.id}: {own}", rows[own].us, "µs a frame", theirs=rows[peer].us if peer else None, alternative=peer,
+            aim=Aim("≥", aim, "ratio") if peer else None,
+        )  # fmt: skip
+        line.append(f"{row.ratio:.1f} ×{'' if row.met else ' (behind)'}" if row.ratio else "–")
+    return line
 
 
 def say(text: str) -> None:
@@ -309,7 +315,7 @@ def find_adapter(lines: Sequence[CaptureLine]) -> str:
     return found[0]
 
 
-def measure(path: Path, settings: Settings, python: Path | None, options: argparse.Namespace) -> list[str]:
+def measure(path: Path, settings: Settings, python: Path | None, told: Results, options: argparse.Namespace) -> list[str]:
     """All rows of one capture; gives its line of the summary."""
     paths = with_answers(path)
     lines = sorted(read_capture(paths), key=lambda line: line.ts_ns)
@@ -337,7 +343,7 @@ def measure(path: Path, settings: Settings, python: Path | None, options: argpar
             say(f"{bench.venue.id}: round {number} of {options.rounds}")
     n = len(bench.frames)
     title = f"{bench.venue.id}: {n:,} frames of {len(bench.natives)} instruments, best of {options.rounds} rounds ({path.name})"
-    return report(bench, rows, title)
+    return report(bench, rows, title, told)
 
 
 async def main() -> None:
@@ -347,6 +353,7 @@ async def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-peers", action="store_true", help="only our own rows")
     parser.add_argument("--kafka-frames", type=int, default=5000, help="of each capture, for cryptofeed's Kafka backend")
+    json_option(parser)
     options = parser.parse_args()
     captures = options.captures or [CAPTURES / name for name in DEFAULTS]
     for path in captures:
@@ -359,12 +366,14 @@ async def main() -> None:
         except PeerError as error:
             say(f"without the other libraries: {error}")
     async with private_broker(load_settings(), say) as settings:
-        summary = [measure(path, settings, python, options) for path in captures]
+        told = Results("collector")
+        summary = [measure(path, settings, python, told, options) for path in captures]
     print_table(
         f"how many times dearer the others are (what we aim at); CPython {platform.python_version()}, {os.cpu_count()} cores",
         ("capture of", "cryptofeed (3)", "ccxt.pro (8)", "cryptofeed : ours with Avro + Kafka (1)", "both with Kafka (4)"),
         summary,
     )
+    told.write(options.json)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.mirror_stack import VENUE, log_to, mirror, percentile
+from benchmarks.results import Aim, Results, json_option
 from benchmarks.table import print_table
 from bus.log_reader import LogReader, start_positions
 from cli.stack import private_broker
@@ -61,6 +62,7 @@ async def main() -> None:
     parser.add_argument("--rate", type=float, default=5000)
     parser.add_argument("--instruments", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=30)
+    json_option(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="venue-mirror-bench-") as temporary:
         work = Path(temporary)
@@ -86,21 +88,29 @@ async def main() -> None:
                 await asyncio.to_thread(hand.join)
     rate = (after["collector_book_events_total"] - before["collector_book_events_total"]) / options.seconds
     rows: list[tuple[str, ...]] = []
+    told, peer = Results("latency"), "a bare consumer of market.book"
     floor = sorted(book.ages_ns)
-    for label, values in (
-        ("venue → collector's receive", sorted(book.venue_ns)),
-        ("receive → market.book in hand (floor)", floor),
-        ("receive → derived.bbo in hand", sorted(bbo.ages_ns)),
+    aims = {0.5: Aim("≤", 3), 0.99: Aim("≤", 15)}
+    for label, values, known, wanted in (
+        ("venue → collector's receive", sorted(book.venue_ns), [], {}),
+        ("receive → market.book in hand (floor)", floor, [], {}),
+        ("receive → derived.bbo in hand", sorted(bbo.ages_ns), floor, aims),
     ):
         if not values:
             raise SystemExit(f"nothing was measured for: {label}")
         p50, p99, p999 = (percentile(values, share) / 1e6 for share in (0.5, 0.99, 0.999))
+        for share, figure in ((0.5, p50), (0.99, p99), (0.999, p999)):
+            told.add(
+                f"{label}, p{share * 100:g}", figure, "ms", theirs=percentile(known, share) / 1e6 if known else None,
+                alternative=peer if known else "", aim=wanted.get(share),
+            )  # fmt: skip
         ratio = f"{percentile(values, 0.5) / percentile(floor, 0.5):.1f} ×" if "hand" in label else ""
         rows.append((label, f"{len(values):,}", f"{p50:.2f}", f"{p99:.2f}", f"{p999:.2f}", ratio))
     print_table(
         f"Latency in ms at {rate:,.0f} book events/s of {options.instruments} books",
         ("hop", "records", "p50", "p99", "p99.9", "p50 to the floor"), rows,
     )
+    told.write(options.json)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,13 @@ import random
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.results import Aim, Results, json_option
 from benchmarks.table import print_table
 from bus.producer import Producer
 from cli.stack import Stack, free_port, private_broker
@@ -158,7 +160,9 @@ async def main() -> None:
     parser.add_argument("--books", type=int, nargs="*", default=[100])
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--plain-events", type=int, default=40_000)
+    json_option(parser)
     options = parser.parse_args()
+    told = Results("processor")
     base = load_settings()
     for books in options.books:
         results: dict[str, tuple[int, float, float]] = {}
@@ -181,6 +185,15 @@ async def main() -> None:
                 for name, rate in rates.items()
             ],
         )
+        faust = version("faust-streaming")
+        for name, rate in rates.items():
+            if name != "venue-mirror process":
+                told.add(
+                    f"{books} books", own, "events/s of one core", theirs=rate, alternative=f"Faust {faust}, {name}",
+                    better="higher", aim=Aim("≥", 15, "ratio") if "usual" in name else None,
+                )  # fmt: skip
+        told.add(f"{books} books, alone", own, "events/s of one core", better="higher", aim=Aim("≥", 40_000))
+    told.write(options.json)
 
 
 if __name__ == "__main__":

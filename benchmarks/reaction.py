@@ -20,6 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.results import Aim, Results, json_option
 from bus.broker import EmbeddedBroker
 from bus.connection import configured_bootstrap
 from bus.log_reader import LogReader, start_positions
@@ -42,11 +43,15 @@ from tests.chaos.execution_drill import Drill, News
 from tests.chaos.faulty_account import FaultyAccount
 from tests.trading_world import instrument
 
+TOLD = Results("reaction")
 
-def quantiles(name: str, samples: list[float]) -> None:
-    """Print p50, p99, p99.9 in ms."""
+
+def quantiles(name: str, samples: list[float], p50: float | None = None, p99: float | None = None) -> None:
+    """Print and note p50, p99, p99.9 in ms, with what is aimed at."""
     samples.sort()
     at = lambda q: samples[min(len(samples) - 1, int(len(samples) * q))]  # noqa: E731
+    for share, aim in ((0.5, p50), (0.99, p99), (0.999, None)):
+        TOLD.add(f"{name}, p{share * 100:g}", at(share), "ms", aim=None if aim is None else Aim("≤", aim))
     print(f"{name:58} n={len(samples):6}  p50 {at(0.5):8.3f}  p99 {at(0.99):8.3f}  p99.9 {at(0.999):8.3f} ms")
 
 
@@ -122,7 +127,7 @@ def book_to_intent(settings: Settings, rate: int, seconds: float) -> None:
     runner.loop.view.open.clear()
     runner.close()
     reader.close()
-    quantiles(f"book event → intent in Kafka, {sent / seconds:.0f} events/s", samples[len(samples) // 10 :] or [0.0])
+    quantiles(f"book event → intent in Kafka, {sent / seconds:.0f} events/s", samples[len(samples) // 10 :] or [0.0], 2, 8)
 
 
 def round_trip(settings: Settings, count: int) -> None:
@@ -169,7 +174,7 @@ async def intent_to_socket(settings: Settings, count: int) -> None:
         await gateway.submit(codec("OrderIntent").encode(record), record)
         samples.append((line.written - began) * 1000)
     await journal.close()
-    quantiles("intent → socket write, PREPARED durable between", samples[10:])
+    quantiles("intent → socket write, PREPARED durable between", samples[10:], 2)
 
 
 def cyclic_update(updates: int) -> None:
@@ -198,7 +203,7 @@ def cyclic_update(updates: int) -> None:
         began = time.perf_counter()
         strategy.on_book(key)
         samples.append((time.perf_counter() - began) * 1000)
-    quantiles(f"cyclic search, an update, {len(keys)} instruments, {strategy._cycles} cycles", samples)
+    quantiles(f"cyclic search, an update, {len(keys)} instruments, {strategy._cycles} cycles", samples, 1)
 
 
 def main() -> None:
@@ -206,6 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rates", type=int, nargs="*", default=[1000, 5000])
+    json_option(parser)
     options = parser.parse_args()
     settings = load_settings(None)
     broker = None if configured_bootstrap(settings) else EmbeddedBroker(settings.broker)
@@ -218,6 +224,7 @@ def main() -> None:
         asyncio.run(intent_to_socket(settings, 500))
         for rate in options.rates:
             book_to_intent(settings, rate, options.seconds)
+        TOLD.write(options.json)
     finally:
         if broker is not None:
             broker.stop()

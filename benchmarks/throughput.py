@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.mirror_stack import broker_pid, cpu_s, log_to, mirror
+from benchmarks.results import Aim, Results, json_option
 from benchmarks.table import print_table
 from cli.stack import private_broker
 from config.settings import load_settings
@@ -32,6 +33,7 @@ async def main() -> int:
     parser.add_argument("--rate", type=float, default=6000)
     parser.add_argument("--instruments", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=300)
+    json_option(parser)
     options = parser.parse_args()
     lags: list[float] = []
     with tempfile.TemporaryDirectory(prefix="venue-mirror-bench-") as temporary:
@@ -70,6 +72,12 @@ async def main() -> int:
         ("process", "CPU of one core", "share"),
         [(name, f"{s / took:.0%}", f"{s / total:.0%}") for name, s in spent.items()],
     )
+    told = Results("throughput")
+    told.add(f"raw venue messages, {took:.0f} s", gb_h, "GB/h", better="higher", aim=Aim("≥", 10 * FLOOR_GB_H))
+    told.add("records that wait, last third", last, "records", theirs=first, alternative="the first third")
+    for name, s in spent.items():
+        told.add(f"share of {name}", 100 * s / total, "%")
+    told.write(options.json)
     return 1 if last > first * 2 + options.rate else 0
 
 

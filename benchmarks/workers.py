@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import aiohttp
 
+from benchmarks.results import Aim, Results, json_option
 from benchmarks.table import print_table
 from bus.consumer import TailReader
 from cli.stack import Child, Stack, free_port, private_broker
@@ -151,6 +152,7 @@ async def main() -> None:
     parser.add_argument("--workers", type=int, nargs="*", default=[500, 1000, 2000, 5000])
     parser.add_argument("--rate", type=float, default=500, help="events a second of the whole venue")
     parser.add_argument("--seconds", type=float, default=10)
+    json_option(parser)
     options = parser.parse_args()
     base = load_settings()
     say: Any = lambda text: print(text, file=sys.stderr)  # noqa: E731
@@ -172,6 +174,14 @@ async def main() -> None:
             for n, r in results.items()
         ],
     )  # fmt: skip
+    told, fewest = Results("workers"), f"the same with {options.workers[0]} workers"
+    for n, r in results.items():
+        told.add(f"{n} workers: CPU of one core", 100 * r["cpu"], "%", theirs=100 * first["cpu"], alternative=fewest)
+        told.add(f"{n} workers: memory a worker", (r["memory"] - floor) / n / 1024, "KB")
+        told.add(f"{n} workers: start to all LIVE", r["live_s"], "s")
+        told.add(f"{n} workers: {CHURN} listed and {CHURN} delisted", r["churn_s"], "s")
+        told.add(f"{n} workers: others disturbed by that", r["disturbed"], "books", aim=Aim("≤", 0))
+    told.write(options.json)
 
 
 if __name__ == "__main__":
