@@ -192,7 +192,11 @@ class BookWorker:
         already, self.streaming = self.streaming, True
         if self.state in ("HALTED", "DELISTED") or (already and self.rule.snapshot_from == "stream"):
             return
+        # Changes may overtake the venue's answer: they are of this stream, and a snapshot may need them to begin.
+        early = () if already or self.state != "SYNCING" else tuple(self.pending)
         self._restart("")
+        for delta, ts_ns in early:
+            self._buffer(delta, ts_ns)
 
     def on_stream_lost(self, reason: str) -> None:
         """The connection broke: nothing that follows can be in order."""
