@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from bus.connection import client_config
 from bus.consumer import FAST, OFFSETS_TIMEOUT_S, Position
 from bus.errors import BusError
+from bus.tracing import Context, active, context_of
 from config.settings import Settings
 
 BUFFER_MAX = 5000
@@ -26,6 +27,8 @@ class LogRecord(NamedTuple):
     """Kafka's time of the record."""
     key: bytes | None
     value: bytes | None
+    context: Context | None = None
+    """Of the trace that it belongs to (bus/tracing.py)."""
 
 
 def _consumer(settings: Settings, more: Mapping[str, Any]) -> Any:
@@ -39,6 +42,10 @@ def _consumer(settings: Settings, more: Mapping[str, Any]) -> Any:
 def _record(message: Any) -> LogRecord:
     ts_ns = message.timestamp()[1] * 1_000_000
     return LogRecord(message.topic(), message.partition(), message.offset(), ts_ns, message.key(), message.value())
+
+
+def _traced_record(message: Any) -> LogRecord:
+    return _record(message)._replace(context=context_of(message.headers()))
 
 
 def start_positions(settings: Settings, starts: Mapping[str, str | int]) -> dict[Position, int]:
@@ -84,6 +91,7 @@ class LogReader:
 
         self.positions: dict[Position, int] = dict(positions)
         """The next offset of each partition."""
+        self._record = _record if active() is None else _traced_record
         self._consumer = _consumer(settings, {})
         self._consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in self.positions.items()])
 
@@ -101,7 +109,7 @@ class LogReader:
                     raise BusError(f"reading Kafka failed: {error}")
                 continue  # a broker that restarts: librdkafka retries by itself
             self.positions[(message.topic(), message.partition())] = message.offset() + 1
-            out.append(_record(message))
+            out.append(self._record(message))
         return out
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from bus.connection import client_config
 from bus.errors import DeliveryFailed, QueueFull
+from bus.tracing import active as active_tracer
 from config.settings import Settings
 
 DeliveryCallback = Callable[[Any, Any], None]
@@ -45,6 +46,8 @@ class Producer:
             }
         )
         self._produce = self._producer.produce
+        if (tracer := active_tracer()) is not None:
+            self._produce = tracer.produces(self._produce)
 
     def send(self, topic: str, key: str, value: bytes | None, on_delivery: DeliveryCallback | None = None) -> None:
         """Queue one record (``None``: a tombstone). Never blocks; raises QueueFull when the queue is."""

@@ -15,9 +15,11 @@ import typer
 
 from cli import trade as trade_commands
 from cli.chain import chain_fuzz, chains, collect_chain, simulate_chain
+from cli.config_view import app as config_app
 from cli.doctor import doctor
 from cli.history import archive, asof, export
 from cli.quote import quote_command
+from cli.topics import app as topics_app
 from cli.workers import process
 from config.settings import ConfigError, Settings, load_settings
 
@@ -30,13 +32,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 broker_app = typer.Typer(no_args_is_help=True, help="The embedded broker: Apache Kafka itself, on this machine.")
-topics_app = typer.Typer(no_args_is_help=True, help="The topics of the catalogue on the broker.")
 query_app = typer.Typer(no_args_is_help=True, help="Ask the processors' web views.")
 simulate_app = typer.Typer(
     no_args_is_help=True, help="Venues that speak the real venues' protocols, with ground truth."
 )
 app.add_typer(broker_app, name="broker")
 app.add_typer(topics_app, name="topics")
+app.add_typer(config_app, name="config")
 app.add_typer(query_app, name="query")
 app.add_typer(simulate_app, name="simulate")
 trade_commands.register(app)
@@ -126,33 +128,6 @@ def broker_status(
 def _broker(config: Path | None, data_dir: Path | None, port: int | None) -> Settings:
     given = {k: v for k, v in (("data_dir", data_dir), ("port", port)) if v is not None}
     return settings_of(config, **({"broker": given} if given else {}))
-
-
-@topics_app.command("apply")
-def topics_apply(config: Config = None) -> None:
-    """Create what is missing and set what differs; never shrinks or deletes anything."""
-    from bus.errors import BusError
-    from bus.topics import apply
-
-    try:
-        lines = apply(settings_of(config))
-    except BusError as error:
-        raise fail(error, 2) from None
-    print("\n".join(lines) or "nothing to do: the topics are as the catalogue says")
-
-
-@topics_app.command("check")
-def topics_check(config: Config = None) -> None:
-    """Compare the broker with the catalogue; exit code 1 when they differ."""
-    from bus.errors import BusError
-    from bus.topics import check
-
-    try:
-        problems = check(settings_of(config))
-    except BusError as error:
-        raise fail(error, 2) from None
-    print("\n".join(problems) or "the topics are as the catalogue says")
-    raise typer.Exit(1 if problems else 0)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from typing import Any
 from bus.connection import require_broker
 from bus.errors import BusError
 from bus.producer import Producer
+from bus.tracing import start as start_tracing
 from collectors.audit import Auditor
 from collectors.ccxt_feed import CcxtFeed
 from collectors.cex.ccxt_pro import CcxtVenue
@@ -377,6 +378,7 @@ def main(settings: Settings, name: str, read_settings: Callable[[], Settings] | 
         return EXIT_ERROR
     try:
         require_broker(settings)
+        start_tracing(settings, "collector")
         uvloop.run(run())
     except BusError as error:
         print(f"error: {error}", file=sys.stderr)

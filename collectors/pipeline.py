@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bus.tracing import active as active_tracer
 from collectors.errors import MalformedFrame
 from collectors.events import Answer, BookDelta, BookSnapshot, Event, Reply, StreamBroken
 from collectors.metrics import Counts
@@ -88,7 +89,8 @@ class Pipeline:
                 except Exception as error:
                     self._surprised(worker, event, frame, error, ts_ns)
 
-        return receive
+        tracer = active_tracer()
+        return receive if tracer is None else tracer.frames(receive, self.publisher.venue)
 
     def _surprised(self, worker: BookWorker, event: object, frame: bytes, error: Exception, ts_ns: int) -> None:
         """One instrument's trouble must not stop the others."""

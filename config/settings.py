@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from config.chains import ChainSettings
+from config.redact import problem
 
 Channel = Literal["book", "trade", "ticker", "funding", "mark_price", "open_interest", "liquidation"]
 
@@ -159,6 +161,21 @@ class HistorySettings(_Section):
     flush_mb: int = Field(128, ge=1, description="or so many megabytes")
 
 
+class TracingSettings(_Section):
+    """OpenTelemetry traces that follow one update from the venue to the order."""
+
+    endpoint: str = Field(
+        "", pattern=r"^(|https?://.+)$", description="OTLP over HTTP, e.g. http://localhost:4318/v1/traces; empty: off"
+    )
+    share: float = Field(0.001, gt=0, le=1, description="of the venues' frames that begin a trace")
+
+    @model_validator(mode="after")
+    def _has_its_packages(self) -> TracingSettings:
+        if self.endpoint and find_spec("opentelemetry") is None:
+            raise ValueError("an endpoint is given, but OpenTelemetry is not installed: pip install 'venue-mirror[tracing]'")
+        return self
+
+
 class _TomlSource(PydanticBaseSettingsSource):
     def __init__(self, settings_cls: type[BaseSettings], data: dict[str, Any]) -> None:
         super().__init__(settings_cls)
@@ -184,6 +201,7 @@ class Settings(BaseSettings):
     processor: ProcessorSettings = ProcessorSettings()  # pyright: ignore[reportCallIssue]
     console: ConsoleSettings = ConsoleSettings()  # pyright: ignore[reportCallIssue]
     history: HistorySettings = HistorySettings()  # pyright: ignore[reportCallIssue]
+    tracing: TracingSettings = TracingSettings()  # pyright: ignore[reportCallIssue]
     venues: dict[str, VenueSettings] = Field(default_factory=dict)
     chains: dict[str, ChainSettings] = Field(default_factory=dict)
 
@@ -223,9 +241,7 @@ def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
     try:
         return FromFile(**overrides)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {str(e.get('input'))[:80]!r})" for e in error.errors()
-        ]
+        lines = [problem(dict(e), Settings) for e in error.errors()]
         raise ConfigError("the configuration does not hold:\n" + "\n".join(lines)) from None
     except SettingsError as error:
         # A section given as one variable is JSON; pydantic does not get to see it when it is not.

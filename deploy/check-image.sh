@@ -66,27 +66,7 @@ inside sh -c 'venue-mirror simulate synthetic --port 18099 & venue=$!
 if inside venue-mirror topics check 2>"$work/refused"; then echo "check-image: no broker was named, and none was missed" >&2; exit 1; fi
 grep -q "^error: no Kafka" "$work/refused"
 
-inside python3 - >"$work/sbom.json" <<'PYTHON'
-"""What is installed in the image: name, version, licence, as a CycloneDX list."""
-import json
-from importlib.metadata import distributions
-
-def licence(meta):
-    return meta.get("License-Expression") or next(
-        (c.rsplit(" :: ", 1)[-1] for c in meta.get_all("Classifier") or () if c.startswith("License :: ")), ""
-    ) or (meta.get("License") or "unknown").splitlines()[0][:60]
-
-parts = sorted({(d.metadata["Name"], d.version, licence(d.metadata)) for d in distributions()}, key=lambda p: p[0].lower())
-print(json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.5", "components": [
-    {"type": "library", "name": n, "version": v, "licenses": [{"license": {"name": li}}]} for n, v, li in parts]}, indent=1))
-PYTHON
-python3 - "$work/sbom.json" <<'PYTHON'
-import json, re, sys
-parts = json.load(open(sys.argv[1]))["components"]
-bad = [f"{p['name']} ({p['licenses'][0]['license']['name']})" for p in parts
-       if re.search(r"\bA?GPL|GNU (Affero )?General", p["licenses"][0]["license"]["name"])]
-print(f"check-image: {len(parts)} packages inside")
-sys.exit(f"check-image: not to be shipped: {', '.join(bad)}" if bad else 0)
-PYTHON
+inside python3 -m deploy.supply licences --quiet
+inside python3 -m deploy.supply sbom >"$work/sbom.json"
 [ -z "${SBOM:-}" ] || cp "$work/sbom.json" "$SBOM"
 echo "check-image: ok"

@@ -14,6 +14,8 @@ from typing import Any
 from bus.errors import QueueFull
 from bus.log_reader import LogReader, LogRecord, read_all, start_positions
 from bus.producer import Producer
+from bus.tracing import current, following
+from bus.tracing import start as start_tracing
 from config.settings import Settings
 from execution.config import AccountConfig, ExecutorConfig, account_of
 from execution.desk import Desk
@@ -235,7 +237,8 @@ class Executor:
         elif topic == INTENT.name:
             self._groups.intent(value)
             if live:
-                self._intent(record.value, value)
+                with following("judge", record.context, {"intent.id": value["id"], "account": value["account"]}):
+                    self._intent(record.value, value)
             else:
                 self._past_intents[value["id"]] = value
         return None
@@ -258,10 +261,11 @@ class Executor:
     async def _act(self, name: str, raw: bytes, intent: Record) -> None:
         gateway = self.gateways[name]
         try:
-            if intent["action"] == "CANCEL":
-                await gateway.cancel(f"vm{intent['target_id']}")
-            else:
-                await gateway.submit(raw, intent)
+            with following("place", current(), {"intent.id": intent["id"], "account": name}):
+                if intent["action"] == "CANCEL":
+                    await gateway.cancel(f"vm{intent['target_id']}")
+                else:
+                    await gateway.submit(raw, intent)
         except Fenced as error:
             self._fenced(name, error)
 
@@ -363,6 +367,7 @@ def run_process(settings: Settings, config: ExecutorConfig, say: Callable[[str],
     """Run until SIGTERM or SIGINT; gives the exit code. Raises AccountError, BusError."""
 
     async def run() -> None:
+        start_tracing(settings, "executor")
         executor = Executor(settings, config, say)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, executor.stop.set)

@@ -14,6 +14,8 @@ from faust.types import TP
 from bus.connection import require_broker
 from bus.errors import BusError
 from bus.producer import Producer
+from bus.tracing import active as active_tracer
+from bus.tracing import start as start_tracing
 from config.settings import Settings
 from processors.bars import Bars
 from processors.batch_transport import BatchTransport
@@ -89,6 +91,8 @@ class Processor:
 
     def _wire(self) -> None:
         app = self.app
+        if (tracer := active_tracer()) is not None:
+            self.handlers = {topic: tracer.batches(handle) for topic, handle in self.handlers.items()}
         for topic in self.handlers:
             subscribe(app, topic, self.settings.kafka.market_partitions)
         app.transport = BatchTransport(app.conf.broker_consumer, app, handlers=self.handlers)
@@ -302,6 +306,7 @@ def main(settings: Settings) -> int:
     except BusError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_NO_BROKER
+    start_tracing(settings, "processor")
     settings.processor.data_dir.mkdir(parents=True, exist_ok=True)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)

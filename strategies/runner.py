@@ -19,12 +19,15 @@ import msgspec
 from bus.errors import QueueFull
 from bus.log_reader import LogReader, LogRecord, read_all, start_positions
 from bus.producer import Producer
+from bus.tracing import active as active_tracer
+from bus.tracing import start as start_tracing
 from config.settings import Settings
 from schemas.codec import codec
 from schemas.topics import BALANCE, BOOK, FUNDING, INSTRUMENT, INTENT, STATUS, STRATEGY_STATE, TRACE
 from strategies.loop import Output, StrategyLoop, input_topics
 from strategies.recovery import Past, load_past, make_again, snapshot, trace_record
 from strategies.registry import Config, Mode
+from strategies.traced import carried
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class Runner:
         self._snapshot_s = snapshot_s
         self._producer = Producer(settings, queue_max=100_000, linger_ms=0)
         self._seq = 0
+        self._tracer = active_tracer()
         self._loop: StrategyLoop | None = None
         self._reader: LogReader | None = None
         self._snapshot_at = 0.0
@@ -129,11 +133,16 @@ class Runner:
 
     def _take(self, batch: list[LogRecord]) -> None:
         loop = self.loop
+        began_ns = time.time_ns()
         out = loop.feed(batch)
         self._seq += 1
         self._send(Output(TRACE.name, self.config.name, trace_record(self.config.name, self.run_id, self._seq, batch, loop)))
-        for output in out:
-            self._send(output)
+        if self._tracer is None:
+            for output in out:
+                self._send(output)
+        else:
+            for output in carried(self._tracer, self.config.name, batch, out, began_ns):
+                self._send(output)
 
     def _write_snapshot(self) -> None:
         assert self._reader is not None
@@ -169,6 +178,7 @@ class Runner:
 
 def run_process(settings: Settings, config: Config, mode: Mode, say: Callable[[str], None]) -> int:
     """Run one instance until SIGTERM or SIGINT; gives the exit code."""
+    start_tracing(settings, "strategy")
     runner = Runner(settings, config, mode)
 
     def end(*_: Any) -> None:
