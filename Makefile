@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MAX_LINES := 400
 
-.PHONY: help setup demo live test drill-venues drill-processor check lint bench lock clean
+.PHONY: help setup demo live test drill-venues drill-processor check types rules check-deploy docs sbom bench lock clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -32,14 +32,28 @@ test: setup ## Run all tests, on a real Kafka
 drill-venues: setup ## Ten minutes of five failing venues, LIVE books held against their own (ARGS="--seconds 60 --seed 7")
 	@$(BIN)/python -m tests.chaos.fault_run $(ARGS)
 
-check: setup ## Format, types, imports, dependencies, schemas, file lengths; under a minute
-	$(BIN)/ruff check .
+check: setup ## Format, types, imports, dependencies, licences, known weaknesses, schemas, lengths; under a minute
+	@$(MAKE) --no-print-directory -j2 --output-sync=target types rules
+
+types:
 	$(BIN)/pyright
+
+rules:
+	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 	$(BIN)/python -m schemas.compatibility
+	$(BIN)/python -m deploy.supply licences --quiet --lock deploy/requirements.lock
+	$(BIN)/python -m deploy.supply audit --lock deploy/requirements.lock
 	@find . -name '*.py' -not -path './$(VENV)/*' -not -path './.venv-bench/*' -not -path './tests/*' -not -path './build/*' -print0 \
 	  | xargs -0 wc -l | awk '$$2 != "total" && $$1 > $(MAX_LINES) {print "longer than $(MAX_LINES) lines: " $$2; bad = 1} END {exit bad}'
+
+docs: setup ## Build the documentation as a site in build/site; a link to nothing is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+sbom: setup ## What ships, with licences, as CycloneDX in build/sbom.json
+	@mkdir -p build && $(BIN)/python -m deploy.supply sbom --lock deploy/requirements.lock > build/sbom.json && echo build/sbom.json
 
 check-deploy: setup ## Image built and run, chart rendered and validated, alert rules tested, rights and dashboards compared
 	@deploy/install-test-tools.sh

@@ -19,7 +19,7 @@ from config.settings import Settings
 HEADER = "traceparent"
 
 Context = bytes
-"""The value of the header: ``00-<trace id>-<span id>-01`` in ASCII."""
+"""The value of the header: ``00-<trace id>-<span id>-<flags>`` in ASCII."""
 Headers = Iterable[tuple[str, bytes | None]] | None
 Attributes = Mapping[str, str | int]
 Produce = Callable[..., None]

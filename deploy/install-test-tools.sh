@@ -2,6 +2,7 @@
 # What only the tests need beside Java: a browser for the console, promtool for the alert rules. Installs them where
 # that is allowed; where not, the tests that need them say so and are skipped.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 # helm is a Go program: built once, where Go and its module proxy are at hand, into the cache of this project.
 cache=${VENUE_MIRROR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/venue-mirror}
@@ -10,6 +11,9 @@ if ! command -v helm >/dev/null && [ ! -x "$cache/bin/helm" ] && command -v go >
   GOBIN="$cache/bin" go install helm.sh/helm/v3/cmd/helm@v3.19.0 >/dev/null 2>&1 ||
     echo "setup: helm could not be built; the tests that need it will be skipped" >&2
 fi
+
+deploy/fetch-crds.sh >/dev/null 2>&1 ||
+  echo "setup: the schemas of Strimzi and KEDA are not to be had (Maven, Java, Go); the test of them will be skipped" >&2
 
 missing=()
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium fonts-dejavu-core)

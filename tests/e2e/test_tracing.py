@@ -17,7 +17,7 @@ from bus.tracing import context_of
 from schemas.topics import BBO, BOOK, INTENT, RISK
 from simulator.synthetic import SyntheticVenue
 from tests.conftest import ROOT
-from tests.e2e.rooms import rooms_of, section
+from tests.e2e.rooms import rooms_of, section, unified
 from tests.e2e.test_trading import LIMITS
 
 pytestmark = pytest.mark.broker
@@ -95,6 +95,7 @@ async def test_an_update_is_followed_from_the_venue_to_the_order(
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "300")
     simulated, venue = SyntheticVenue("binance-usdm", instruments=1, rate=40, levels=20), f"traced-{unique}"
     await simulated.start()
+    symbol = unified(next(iter(simulated.books)))
     own = settings(
         kafka={"bootstrap_servers": kafka},
         tracing={"endpoint": receiver.url, "share": 1},
@@ -103,7 +104,8 @@ async def test_an_update_is_followed_from_the_venue_to_the_order(
     strategy, accounts = tmp_path / "mm.toml", tmp_path / "accounts.toml"
     strategy.write_text(
         f'kind = "market_making"\nname = "mm-{unique}"\n[fees.{venue}]\nmaker_bps = "0"\ntaker_bps = "0"\n'
-        f'[parameters]\nvenues = ["{venue}"]\nsize = "1"\nmax_inventory = "100"\na = "1"\nk = "1"\nsigma = "1"\n'
+        f'[parameters]\nvenues = ["{venue}"]\nsymbols = ["{symbol}"]\n'
+        'size = "1"\nmax_inventory = "100"\na = "1"\nk = "1"\nsigma = "1"\n'
     )
     accounts.write_text(
         f'[accounts."{venue}:paper"]\nadapter = "paper"\nnotional_per_minute = 50000000\nlatency_ms = 2\n'
@@ -122,14 +124,15 @@ async def test_an_update_is_followed_from_the_venue_to_the_order(
             await rooms.processor()
             await rooms.collector(venue)
             await rooms.live(venue, 1)
-            await rooms.stack.start("executor", "execute", str(accounts))
+            executor = await rooms.stack.start("executor", "execute", str(accounts))
+            await rooms.stack.until("an executor that is ready", lambda: ": ready" in executor.tail(), 120)
             await rooms.stack.start("strategy", "trade", str(strategy), "--mode", "paper")
             steps = {"collect", "process", "decide", "judge", "place"}
 
             def whole() -> dict[str, Span] | None:
                 return next((t for t in receiver.of_trace().values() if steps <= set(t)), None)
 
-            trace = await rooms.stack.until("a trace from the venue to the order", whole, 90)
+            trace = await rooms.stack.until("a trace from the venue to the order", whole, 180)
     finally:
         await simulated.stop()
     assert {name: span.service for name, span in trace.items()} == {
@@ -143,11 +146,11 @@ async def test_an_update_is_followed_from_the_venue_to_the_order(
     # The contexts stand in the records' own headers, on the way there and on the way back.
     id = trace["collect"].trace
     for topic, span in {BOOK: "collect", BBO: "process", INTENT: "decide", RISK: "judge"}.items():
-        assert f"00-{id}-{trace[span].id}-01" in await asyncio.to_thread(contexts, own, topic.name), topic.name
+        assert f"00-{id}-{trace[span].id}" in await asyncio.to_thread(contexts, own, topic.name), topic.name
 
 
 def contexts(own, topic: str) -> set[str]:
-    """The contexts in the headers of a topic."""
+    """The contexts in the headers of a topic, without their flags."""
     from confluent_kafka import Consumer, TopicPartition
 
     from bus.connection import client_config
@@ -161,7 +164,7 @@ def contexts(own, topic: str) -> set[str]:
         message = consumer.poll(10)
         assert message is not None and message.error() is None
         if (context := context_of(message.headers())) is not None:
-            found.add(context.decode())
+            found.add(context.decode().rpartition("-")[0])
     consumer.close()
     return found
 

@@ -343,6 +343,62 @@ def test_strimzi_gets_every_topic_and_every_room_s_rights():
     assert {one["metadata"]["name"] for one in found if one["kind"] == "KafkaUser"} == {acls.user(room) for room in acls.WRITES}
 
 
+def strict(schema: dict) -> dict:
+    """A resource's schema in which a field that nobody knows is an error, as the API server's strict check has it."""
+    out = {k: strict(v) if isinstance(v, dict) else v for k, v in schema.items()}
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
+        out["properties"] = {name: strict(one) for name, one in schema["properties"].items()}
+        if "additionalProperties" not in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
+            out["additionalProperties"] = False
+    return out
+
+
+def definitions() -> dict[tuple[str, str], dict]:
+    """(apiVersion, kind) → schema, of Strimzi's and KEDA's resources; skips where they were not fetched."""
+    folders = sorted(cache_dir().glob("crds-*"))
+    if not folders:
+        pytest.skip("no schemas of Strimzi and KEDA: deploy/fetch-crds.sh fetches them (needs Maven, Java, Go)")
+    out: dict[tuple[str, str], dict] = {}
+    for file in folders[-1].glob("*.yaml"):
+        spec = yaml.safe_load(file.read_text("utf-8"))["spec"]
+        for version in spec["versions"]:
+            schema = strict(version["schema"]["openAPIV3Schema"])
+            schema["properties"] |= {"apiVersion": {}, "kind": {}, "metadata": {}}
+            out[(f"{spec['group']}/{version['name']}", spec["names"]["kind"])] = schema
+    return out
+
+
+def test_strimzi_and_keda_take_what_the_chart_makes():
+    from jsonschema import Draft202012Validator
+
+    schemas, seen = definitions(), set[str]()
+    for one in resources(EVERYTHING, *LISTS):
+        if "strimzi.io" in one["apiVersion"] or "keda.sh" in one["apiVersion"]:
+            found = list(Draft202012Validator(schemas[(one["apiVersion"], one["kind"])]).iter_errors(one))
+            assert not found, f"{one['kind']} {one['metadata']['name']}: {[(e.json_path, e.message[:200]) for e in found]}"
+            seen.add(one["kind"])
+    assert seen == {"KafkaTopic", "KafkaUser", "ScaledObject"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "broken"),
+    [
+        ("KafkaTopic", lambda one: one["spec"].update(partition=1)),
+        ("KafkaTopic", lambda one: one["spec"].update(partitions="twelve")),
+        ("KafkaUser", lambda one: one["spec"]["authentication"].update(type="password")),
+        ("ScaledObject", lambda one: one["spec"].pop("scaleTargetRef")),
+        ("ScaledObject", lambda one: one["spec"].update(maxReplicas=3)),
+    ],
+)
+def test_a_resource_that_the_cluster_would_refuse_is_found(kind: str, broken):
+    from jsonschema import Draft202012Validator
+
+    schemas = definitions()
+    one = next(r for r in resources(EVERYTHING, *LISTS) if r["kind"] == kind)
+    broken(one)
+    assert list(Draft202012Validator(schemas[(one["apiVersion"], kind)]).iter_errors(one))
+
+
 @pytest.mark.parametrize(
     ("values", "token", "says"),
     [
