@@ -27,6 +27,8 @@ from bus.errors import BrokerStartError
 from config.settings import BrokerSettings
 
 KAFKA_VERSION = "4.3.1"
+JARS = f"kafka-{KAFKA_VERSION}-2"
+"""The folder of the cache; another one whenever kafka-pom.xml names other jars."""
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 STATE_FILE = "broker.json"
 
@@ -70,6 +72,20 @@ class Secured:
 
 
 @dataclass(frozen=True)
+class Member:
+    """What makes an embedded broker one of several: for drills on a cluster."""
+
+    properties: str
+    """Lines added to server.properties, of which later ones win; they name its own listeners and the voters."""
+    cluster_id: str
+    """The same for all; 22 characters of URL-safe Base64."""
+    host: str
+    """The address on which it listens to clients, at the settings' port."""
+    java: tuple[str, ...] = ()
+    """More options of its virtual machine."""
+
+
+@dataclass(frozen=True)
 class BrokerStatus:
     """A running embedded broker."""
 
@@ -84,10 +100,12 @@ class EmbeddedBroker:
     """Starts, finds and stops the one broker of a data folder. ``log`` takes a line about what is being done."""
 
     def __init__(
-        self, settings: BrokerSettings, log: Callable[[str], None] = lambda _: None, secured: Secured | None = None
-    ) -> None:
+        self, settings: BrokerSettings, log: Callable[[str], None] = lambda _: None, secured: Secured | None = None,
+        member: Member | None = None,
+    ) -> None:  # fmt: skip
         self.settings = settings
         self._secured = secured
+        self._member = member
         self.dir = settings.data_dir.resolve()
         self._log = log
 
@@ -107,10 +125,19 @@ class EmbeddedBroker:
         """
         if (running := self.status()) is not None:
             return running.bootstrap
+        started = time.monotonic()
+        process, bootstrap = self.launch()
+        self._await_ready(process, bootstrap)
+        self._log(f"kafka: ready after {time.monotonic() - started:.1f} s")
+        return bootstrap
+
+    def launch(self) -> tuple[subprocess.Popen[bytes], str]:
+        """Start it without waiting: one of several is not ready before most of them run. Raises BrokerStartError."""
         java = _java()
         jars = self._jars()
         port, controller_port = self.settings.port, _free_port()
-        if not _is_free(port):
+        host = self._member.host if self._member else "127.0.0.1"
+        if not _is_free(port, host):
             raise BrokerStartError(
                 f"port {port} is taken by another program; name another one: VENUE_MIRROR_BROKER__PORT={port + 1}"
             )
@@ -118,33 +145,33 @@ class EmbeddedBroker:
         logs.mkdir(parents=True, exist_ok=True)
         properties = self.dir / "server.properties"
         text = PROPERTIES + (self._secured.properties if self._secured else "")
+        text = text.format(port=port, controller_port=controller_port, logs=logs)
         properties.touch(0o600)
-        properties.write_text(text.format(port=port, controller_port=controller_port, logs=logs), "utf-8")
+        properties.write_text(text + (self._member.properties if self._member else ""), "utf-8")
         command = [
             java, f"-Xmx{self.settings.heap_mb}m", f"-Xms{min(256, self.settings.heap_mb)}m", "-XX:+UseG1GC",
             "-XX:TieredStopAtLevel=4", f"-Dvenue-mirror.data={self.dir}", "-Djava.awt.headless=true",
-            f"-Dlog4j2.configurationFile={self._log_config()}", "-cp", f"{jars}{os.sep}*",
+            f"-Dlog4j2.configurationFile={self._log_config()}",
+            *(self._member.java if self._member else ()), "-cp", f"{jars}{os.sep}*",
         ]  # fmt: skip
         if not (logs / "meta.properties").exists():
             self._log("kafka: formatting its storage")
             # One in 64 ids begins with a dash, which the tool would take for an option of its own.
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
             more = self._secured.format_arguments if self._secured else ()
-            tool = [*command, "kafka.tools.StorageTool", "format", "--standalone"]
+            cluster, alone = (self._member.cluster_id, ()) if self._member else (cluster, ("--standalone",))
+            tool = [*command, "kafka.tools.StorageTool", "format", *alone]
             self._format([*tool, f"--cluster-id={cluster}", "-c", str(properties), *more])
-        started = time.monotonic()
-        self._log(f"kafka: starting Apache Kafka {KAFKA_VERSION} on 127.0.0.1:{port}, data in {self.settings.data_dir}")
+        self._log(f"kafka: starting Apache Kafka {KAFKA_VERSION} on {host}:{port}, data in {self.settings.data_dir}")
         with (self.dir / "broker.log").open("ab") as out:
             process = subprocess.Popen(
                 [*command, "kafka.Kafka", str(properties)],
                 stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
-        bootstrap = f"127.0.0.1:{port}"
+        bootstrap = f"{host}:{port}"
         state = BrokerStatus(process.pid, bootstrap, KAFKA_VERSION, str(self.dir), time.time())
         (self.dir / STATE_FILE).write_text(json.dumps(state.__dict__), "utf-8")
-        self._await_ready(process, bootstrap)
-        self._log(f"kafka: ready after {time.monotonic() - started:.1f} s")
-        return bootstrap
+        return process, bootstrap
 
     def stop(self, timeout_s: float = 30) -> bool:
         """Stop it cleanly, killing it after ``timeout_s``; False when none was running."""
@@ -170,7 +197,7 @@ class EmbeddedBroker:
         return True
 
     def _jars(self) -> Path:
-        jars = cache_dir() / f"kafka-{KAFKA_VERSION}"
+        jars = cache_dir() / JARS
         if jars.is_dir():
             return jars
         maven = shutil.which("mvn")
@@ -218,11 +245,11 @@ class EmbeddedBroker:
         from confluent_kafka.admin import AdminClient
 
         deadline = time.monotonic() + self.settings.start_timeout_s
-        port = int(bootstrap.rpartition(":")[2])
+        host, _, port = bootstrap.rpartition(":")
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise BrokerStartError(f"kafka ended with code {process.returncode}:\n{self._log_tail()}")
-            if not _is_free(port):
+            if not _is_free(int(port), host):
                 config: Any = {"bootstrap.servers": bootstrap, "log_level": 0, "error_cb": _ignore}
                 config |= self._secured.client if self._secured else {}
                 admin = AdminClient(config)
@@ -297,9 +324,9 @@ def _ignore(_: object) -> None:
     """Nobody needs to be told that a broker which starts does not answer yet."""
 
 
-def _is_free(port: int) -> bool:
+def _is_free(port: int, host: str) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+        return probe.connect_ex((host, port)) != 0
 
 
 def _free_port() -> int:
