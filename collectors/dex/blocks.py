@@ -8,23 +8,26 @@ of the header's bloom, which the block's hash covers.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import sha3  # pyright: ignore[reportMissingModuleSource]
 
 from collectors.dex.errors import BadAnswer
 
+Quantity = Annotated[str, msgspec.Meta(pattern="^0x[0-9a-fA-F]{1,64}$")]
+"""A number as JSON-RPC writes it. What is none is refused where the answer is decoded."""
+
 
 class Header(msgspec.Struct, rename="camel", gc=False):
     """What a block says of itself; numbers as 0x texts until they are asked for."""
 
-    number_hex: str = msgspec.field(name="number")
+    number_hex: Quantity = msgspec.field(name="number")
     hash: str
     parent_hash: str
-    timestamp_hex: str = msgspec.field(name="timestamp")
-    logs_bloom: str = ""
-    base_fee_hex: str | None = msgspec.field(name="baseFeePerGas", default=None)
+    timestamp_hex: Quantity = msgspec.field(name="timestamp")
+    logs_bloom: Annotated[str, msgspec.Meta(pattern="^(|0x[0-9a-fA-F]+)$")] = ""
+    base_fee_hex: Quantity | None = msgspec.field(name="baseFeePerGas", default=None)
 
     @property
     def number(self) -> int:
@@ -99,14 +102,21 @@ def checked_logs(header: Header, logs: list[Log]) -> list[Log]:
             raise BadAnswer(f"a log of block {log.block_hash} in the answer for {header.hash}")
         if log.removed or log.log_index_hex is None or log.transaction_hash is None:
             raise BadAnswer(f"a log of {header.hash} is marked as removed or pending")
-        index = log.log_index
+        try:
+            index = log.log_index
+        except ValueError:
+            raise BadAnswer(f"a log of {header.hash} has the index {log.log_index_hex[:40]!r}") from None
         other = found.setdefault(index, log)
         if other is not log and (other.topics != log.topics or other.data != log.data or other.address != log.address):
             raise BadAnswer(f"two different logs with index {index} in block {header.hash}")
     if found and sorted(found) != list(range(len(found))):
         raise BadAnswer(f"logs are missing in block {header.hash}: {len(found)} of {max(found) + 1}")
     ordered = [found[n] for n in range(len(found))]
-    if header.logs_bloom and bloom_of(ordered) != int(header.logs_bloom, 16):
+    try:
+        explained = not header.logs_bloom or bloom_of(ordered) == int(header.logs_bloom, 16)
+    except ValueError as error:
+        raise BadAnswer(f"a log of {header.hash} holds what is no hex: {error}") from error
+    if not explained:
         raise BadAnswer(f"the {len(ordered)} logs do not explain the bloom of block {header.hash} ({header.number})")
     return ordered
 

@@ -119,7 +119,7 @@ class Heads:
                 return
             try:
                 head = _decode(frame.data)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError):
                 continue
             if head.params is not None and head.params.result.hash:
                 self.tell(head.params.result.hash)

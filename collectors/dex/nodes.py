@@ -74,7 +74,7 @@ class Node:
             answers = _decode_many(data) if many and data[:1] == b"[" else [_decode_one(data)]
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise NodeError(f"{self.url}: {type(error).__name__} {error}") from error
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:  # msgspec lets broken UTF-8 through as its own kind
             raise NodeError(f"{self.url}: not JSON-RPC: {error}") from error
         by_id = {a.id: a for a in answers}
         out: list[msgspec.Raw | None] = []
@@ -140,7 +140,7 @@ class Nodes:
         except NodeError:
             self._failed(node)
             raise
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:  # msgspec lets broken UTF-8 through as its own kind
             self._failed(node)
             raise NodeError(f"{node.url}: {method}: {error}") from error
         node.failures = 0
@@ -172,7 +172,7 @@ class Nodes:
                     out += [None if raw is None else msgspec.json.decode(raw, type=kind) for raw in raws]
                     node.failures = 0
                     break
-                except (NodeError, msgspec.DecodeError) as error:
+                except (NodeError, msgspec.DecodeError, UnicodeDecodeError) as error:
                     errors.append(str(error))
                     if not isinstance(error, UnknownBlock):
                         self._failed(node)
