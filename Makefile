@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MAX_LINES := 400
 
-.PHONY: help setup demo live test drill-venues drill-processor fuzz check types rules check-deploy docs sbom bench lock clean
+.PHONY: help setup demo live test drill drill-venues drill-processor fuzz check types rules check-deploy docs sbom bench lock clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -69,6 +69,9 @@ drill-processor: setup ## Twenty kills, restarts, pauses and broker restarts und
 
 drill-execution: setup ## Thousands of runs of orders under faults and kill -9 (RUNS=5000), and what held
 	@$(BIN)/python -m tests.chaos.execution_drill --runs $(or $(RUNS),5000)
+
+drill: setup ## All on three brokers under a cluster's faults, every promise checked (SEED=1 MINUTES=10 ARGS=…)
+	@$(BIN)/python -m tests.chaos.cluster_drill --seed $(or $(SEED),1) --minutes $(or $(MINUTES),10) $(ARGS)
 
 fuzz: setup ## Fuzz the parsers, the codec and the nodes' answers (SECONDS=600; ARGS="--save": keep what is found)
 	@$(BIN)/python -m tests.fuzz.run --seconds $(if $(filter command line,$(origin SECONDS)),$(SECONDS),60) $(ARGS)

@@ -1,0 +1,183 @@
+"""What a cluster drill does wrong, by name: brokers, their network and disk, processes, venues. Seeded; each ends healed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from schemas.topics import BOOK
+from tests.chaos.cluster import MEMBERS
+
+if TYPE_CHECKING:
+    from tests.chaos.cluster_drill import World
+
+Fault = Callable[["World", random.Random], Awaitable[str]]
+"""Does it and heals it; gives what exactly was done. What comes after is the system's own recovery."""
+
+
+async def broker_kill(world: World, chance: random.Random) -> str:
+    """kill -9 of a broker, started again after a while."""
+    n, down_s = chance.choice(MEMBERS), chance.uniform(1, 6)
+    await world.cluster.kill(n)
+    await asyncio.sleep(down_s)
+    await world.cluster.restart(n)
+    return f"broker {n}, away for {down_s:.1f} s"
+
+
+async def leader_partitioned(world: World, chance: random.Random) -> str:
+    """The leader of a partition of market.book is cut off from both others; clients still reach it."""
+    leaders: dict[int, int] = await asyncio.to_thread(world.cluster.leaders, BOOK.name)
+    partition = chance.choice(sorted(leaders))
+    n, seconds = leaders[partition], chance.uniform(8, 14)
+    await world.cluster.network.change(world.cluster.peers(n), cut=True)
+    await asyncio.sleep(seconds)
+    await world.cluster.network.change(world.cluster.peers(n))
+    return f"broker {n}, leader of {BOOK.name}[{partition}], for {seconds:.1f} s"
+
+
+async def clients_partitioned(world: World, chance: random.Random) -> str:
+    """No client reaches one broker, which is well with its peers and keeps its leaderships."""
+    n, seconds = chance.choice(MEMBERS), chance.uniform(4, 10)
+    await world.cluster.network.change([f"client>{n}"], cut=True)
+    await asyncio.sleep(seconds)
+    await world.cluster.network.change([f"client>{n}"])
+    return f"broker {n}, for {seconds:.1f} s"
+
+
+async def broker_stopped(world: World, chance: random.Random) -> str:
+    """SIGSTOP: a broker whose disk hangs."""
+    n, seconds = chance.choice(MEMBERS), chance.uniform(4, 12)
+    world.cluster.pause(n)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        world.cluster.go_on(n)
+    return f"broker {n}, for {seconds:.1f} s"
+
+
+async def network_slow(world: World, chance: random.Random) -> str:
+    """All links of a broker are slow and lossy."""
+    n, seconds = chance.choice(MEMBERS), chance.uniform(6, 12)
+    how = {"delay_ms": chance.randint(20, 150), "jitter_ms": chance.randint(0, 100), "loss": chance.uniform(0, 0.05)}
+    await world.cluster.network.change(world.cluster.links(n), **how)
+    await asyncio.sleep(seconds)
+    await world.cluster.network.change(world.cluster.links(n))
+    return f"broker {n}: +{how['delay_ms']} ms, jitter {how['jitter_ms']} ms, loss {how['loss']:.1%}, for {seconds:.1f} s"
+
+
+async def disk_full(world: World, chance: random.Random) -> str:
+    """The disk of broker 3 is full; it stops by itself, and is started again when there is room."""
+    seconds = chance.uniform(4, 10)
+    world.cluster.fill_disk()
+    await asyncio.sleep(seconds)
+    ended = not world.cluster.alive(3)
+    world.cluster.free_disk()
+    await world.cluster.restart(3)
+    return f"broker 3, for {seconds:.1f} s; it {'ended' if ended else 'lived on'}"
+
+
+async def process_kill(world: World, chance: random.Random) -> str:
+    """kill -9 of any process."""
+    name = chance.choice(sorted(world.rooms.rooms))
+    await world.rooms.kill(name)
+    return name
+
+
+async def process_stopped(world: World, chance: random.Random) -> str:
+    """SIGSTOP of any process, for longer than its session at times."""
+    name, seconds = chance.choice(sorted(world.rooms.rooms)), chance.uniform(2, 12)
+    await world.rooms.pause(name, seconds)
+    return f"{name}, for {seconds:.1f} s"
+
+
+async def two_at_once(world: World, chance: random.Random) -> str:
+    """A broker and a process die in the same second."""
+    n, name = chance.choice(MEMBERS), chance.choice(sorted(world.rooms.rooms))
+    await asyncio.gather(world.cluster.kill(n), world.rooms.kill(name))
+    await asyncio.sleep(chance.uniform(0.5, 3))
+    await world.cluster.restart(n)
+    return f"broker {n} and {name}"
+
+
+async def rolling_restart(world: World, chance: random.Random) -> str:
+    """Every broker, one after the other, each only when the cluster is whole; then every process."""
+    for n in chance.sample(MEMBERS, 3):
+        await world.cluster.shut_down(n)
+        await world.cluster.restart(n)
+        await world.cluster.until_joined()
+    for name in chance.sample(sorted(world.rooms.rooms), len(world.rooms.rooms)):
+        await world.rooms.stop(name)
+        await world.rooms.until_up()
+    return "three brokers, " + str(len(world.rooms.rooms)) + " processes"
+
+
+async def venue_down(world: World, chance: random.Random) -> str:
+    """A venue answers nobody."""
+    seconds = chance.uniform(4, 10) if not world.long else chance.uniform(10, 60)
+    name = chance.choice([*world.synthetic, world.floor_name])
+    if name == world.floor_name:
+        await world.floor.down(seconds)
+    else:
+        world.synthetic[name].control("maintenance", seconds=seconds)
+        await asyncio.sleep(seconds)
+    return f"{name}, for {seconds:.1f} s"
+
+
+async def venue_frames(world: World, chance: random.Random) -> str:
+    """A venue loses, repeats and garbles frames."""
+    name = chance.choice(sorted(world.synthetic))
+    venue = world.synthetic[name]
+    for verb in chance.sample(("drop", "duplicate", "reorder", "garbage", "wrongtype", "cut"), 3):
+        venue.control(verb, **({} if verb == "cut" else {"n": 3}))
+        await asyncio.sleep(0.5)
+    return name
+
+
+async def clock_skew(world: World, chance: random.Random) -> str:
+    """A venue's clock is wrong; a machine's own is not touched."""
+    name, seconds = chance.choice(sorted(world.synthetic)), chance.choice((-30, -3, 3, 30))
+    world.synthetic[name].control("skew", seconds=seconds)
+    await asyncio.sleep(4)
+    world.synthetic[name].control("skew", seconds=0)
+    return f"{name} by {seconds} s"
+
+
+async def listings(world: World, chance: random.Random) -> str:
+    """A venue lists new instruments and delists one."""
+    name = chance.choice(sorted(world.synthetic))
+    venue = world.synthetic[name]
+    venue.control("storm", n=2)
+    venue.control("delist", symbol=chance.choice(venue.symbols))
+    await asyncio.sleep(1)
+    return name
+
+
+FAULTS: dict[str, Fault] = {
+    "broker kill -9": broker_kill, "leader partitioned": leader_partitioned, "clients partitioned": clients_partitioned,
+    "broker SIGSTOP": broker_stopped, "network slow": network_slow, "disk full": disk_full, "process kill -9": process_kill,
+    "process SIGSTOP": process_stopped, "broker and process": two_at_once, "rolling restart": rolling_restart,
+    "venue down": venue_down, "venue frames": venue_frames, "clock skew": clock_skew, "listings": listings,
+}  # fmt: skip
+LIGHT = ("process kill -9", "process SIGSTOP", "venue down", "venue frames", "clock skew", "broker kill -9", "leader partitioned")
+
+
+def schedule(seed: int, able: Callable[[str], bool]) -> Callable[[], str]:
+    """The next fault's name, for ever: in rounds of all kinds, each round in an order of its own."""
+    chance = random.Random(seed)
+    left: list[str] = []
+
+    def following() -> str:
+        nonlocal left
+        if not left:
+            left = [name for name in FAULTS if able(name)]
+            chance.shuffle(left)
+        return left.pop()
+
+    return following
+
+
+def about(name: str) -> Any:
+    """What a fault is, in a sentence."""
+    return (FAULTS[name].__doc__ or "").strip()
