@@ -55,14 +55,20 @@ class LocalBook:
     def columns(self, bids: Sequence[Level], asks: Sequence[Level]) -> Columns:
         """The levels' mantissas, all at the same exponents. Raises DecimalError for what is no number or does not fit."""
         prices, sizes = self.prices, self.sizes
+        out: Columns = ([], [], [], [])
         try:
-            # Most changes touch one side, and a loop over nothing costs as much as over a level.
-            return (
-                [prices[price] for price, _ in bids] if bids else [],
-                [sizes[size] for _, size in bids] if bids else [],
-                [prices[price] for price, _ in asks] if asks else [],
-                [sizes[size] for _, size in asks] if asks else [],
-            )
+            # Plain loops: most changes have few levels, and four comprehensions are four calls.
+            if bids:
+                add_price, add_size = out[0].append, out[1].append
+                for price, size in bids:
+                    add_price(prices[price])
+                    add_size(sizes[size])
+            if asks:
+                add_price, add_size = out[2].append, out[3].append
+                for price, size in asks:
+                    add_price(prices[price])
+                    add_size(sizes[size])
+            return out
         except FinerExponent:
             for levels in (bids, asks):
                 for level in levels:

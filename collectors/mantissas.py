@@ -13,6 +13,8 @@ MAX_SCALE = 18
 """Decimals that 64 bits can carry at all; a finer number is refused, never rounded."""
 
 POWERS = [10**n for n in range(MAX_SCALE + 1)]
+ZEROS = ["0" * n for n in range(MAX_SCALE + 1)]
+"""Venues that pad: as many zeros as they write behind the last digit that counts."""
 
 
 class FinerExponent(DecimalError):
@@ -37,12 +39,15 @@ class Mantissas(dict[str, int]):
         self.decimals = -exponent
 
     def __missing__(self, text: str) -> int:
+        # The plain cases of read(), without the call: most texts that are new are sizes, and plain.
         whole, _, fraction = text.partition(".")
         missing = self.decimals - len(fraction)
-        digits = whole + fraction
-        # The plain case of read(), without the call: most texts that are new are sizes, and plain.
-        if whole and missing >= 0 and len(digits) + missing <= MAX_SCALE and digits.isascii() and digits.isdigit():
-            value = int(digits) * POWERS[missing]
+        if -MAX_SCALE <= missing < 0 and fraction.endswith(ZEROS[-missing]):
+            digits, missing = whole + fraction[:missing], 0
+        else:
+            digits = whole + fraction
+        if missing >= 0 and whole and len(digits) + missing <= MAX_SCALE and digits.isascii() and digits.isdigit():
+            value = int(digits) * POWERS[missing] if missing else int(digits)
         else:
             value = self.read(text)
         if len(self) >= REMEMBERED:

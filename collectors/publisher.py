@@ -78,10 +78,10 @@ class Publisher:
         self._waiting = waiting
         self._limit = limit
         self._until_check = CHECK_EVERY
-        self._encode_book = codec("BookEvent").encode
+        self._encode_book = codec("BookEvent").encode_row
         self._encode_status = codec("BookStatus").encode
-        self._encode_trade = codec("Trade").encode
-        self._encode_ticker = codec("Ticker").encode
+        self._encode_trade = codec("Trade").encode_row
+        self._encode_ticker = codec("Ticker").encode_row
         self._encode_instrument = codec("Instrument").encode
         self._encode_dead_letter = codec("DeadLetter").encode
 
@@ -111,25 +111,23 @@ class Publisher:
         if self.congested:
             return False
         value = self._encode_book(
-            {
-                "venue": self.venue,
-                "symbol": worker.symbol,
-                "kind": kind,
-                "epoch": worker.epoch,
-                "index": worker.index,
-                "venue_seq": worker.last_seq,
-                "venue_prev_seq": prev_seq,
-                "ts_venue_us": worker.ts_venue_us,
-                "ts_received_ns": worker.ts_received_ns,
-                "price_exp": worker.local.prices.exponent,
-                "size_exp": worker.local.sizes.exponent,
-                "bid_prices": columns[0],
-                "bid_sizes": columns[1],
-                "ask_prices": columns[2],
-                "ask_sizes": columns[3],
-                "venue_checksum": checksum,
-                "exact": self.exact,
-            }
+            venue=self.venue,
+            symbol=worker.symbol,
+            kind=kind,
+            epoch=worker.epoch,
+            index=worker.index,
+            venue_seq=worker.last_seq,
+            venue_prev_seq=prev_seq,
+            ts_venue_us=worker.ts_venue_us,
+            ts_received_ns=worker.ts_received_ns,
+            price_exp=worker.local.prices.exponent,
+            size_exp=worker.local.sizes.exponent,
+            bid_prices=columns[0],
+            bid_sizes=columns[1],
+            ask_prices=columns[2],
+            ask_sizes=columns[3],
+            venue_checksum=checksum,
+            exact=self.exact,
         )
         return self._put(BOOK.name, worker.key, value)
 
@@ -158,18 +156,16 @@ class Publisher:
             self.counts.dropped += 1
             return False
         value = self._encode_trade(
-            {
-                "venue": self.venue,
-                "symbol": worker.symbol,
-                "trade_id": event.trade_id,
-                "taker_side": event.taker_side,
-                "price": price,
-                "size": size,
-                "price_exp": worker.local.prices.exponent,
-                "size_exp": worker.local.sizes.exponent,
-                "ts_venue_us": event.ts_venue_us,
-                "ts_received_ns": ts_received_ns,
-            }
+            venue=self.venue,
+            symbol=worker.symbol,
+            trade_id=event.trade_id,
+            taker_side=event.taker_side,
+            price=price,
+            size=size,
+            price_exp=worker.local.prices.exponent,
+            size_exp=worker.local.sizes.exponent,
+            ts_venue_us=event.ts_venue_us,
+            ts_received_ns=ts_received_ns,
         )
         taken = self._put(TRADE.name, worker.key, value)
         self.counts.trades += taken
@@ -191,19 +187,17 @@ class Publisher:
             self.counts.dropped += 1
             return False
         value = self._encode_ticker(
-            {
-                "venue": self.venue,
-                "symbol": worker.symbol,
-                "venue_seq": event.seq,
-                "bid_price": bid_price,
-                "bid_size": bid_size,
-                "ask_price": ask_price,
-                "ask_size": ask_size,
-                "price_exp": worker.local.prices.exponent,
-                "size_exp": worker.local.sizes.exponent,
-                "ts_venue_us": event.ts_venue_us,
-                "ts_received_ns": ts_received_ns,
-            }
+            venue=self.venue,
+            symbol=worker.symbol,
+            venue_seq=event.seq,
+            bid_price=bid_price,
+            bid_size=bid_size,
+            ask_price=ask_price,
+            ask_size=ask_size,
+            price_exp=worker.local.prices.exponent,
+            size_exp=worker.local.sizes.exponent,
+            ts_venue_us=event.ts_venue_us,
+            ts_received_ns=ts_received_ns,
         )
         taken = self._put(TICKER.name, worker.key, value)
         self.counts.tickers += taken

@@ -20,7 +20,7 @@ import fastavro
 from fastavro.schema import to_parsing_canonical_form
 
 from schemas.errors import DecodeError, EncodeError, SchemaError
-from schemas.fast_encoder import REFUSED, fast_encoder
+from schemas.fast_encoder import REFUSED, RowEncoder, fast_encoder, row_encoder
 
 Record = dict[str, Any]
 MAGIC = 0
@@ -85,6 +85,8 @@ class Codec:
         self.schema_id = registry.register(name) if registry else fingerprint_id(self.schema)
         self._header = bytes([MAGIC]) + self.schema_id.to_bytes(4, "big")
         self._fast = fast_encoder(self.schema, self._header)
+        self.encode_row: RowEncoder = row_encoder(self.schema, self._header, self.encode)
+        """``encode`` with every field as a keyword argument instead of a record: the hot path makes no dict."""
         # fastavro takes a float or a Decimal for a long and cuts it off without a word, and any size for an int.
         self._whole = _fields_of(name, "int", "long")
         self._ints = _fields_of(name, "int")

@@ -14,6 +14,8 @@ from typing import Any
 
 Encoder = Callable[[dict[str, Any]], bytes]
 """Raises one of REFUSED for what the general writer should look at."""
+RowEncoder = Callable[..., bytes]
+"""``encode(*, venue=…, symbol=…, …)`` with every field of the record; raises what the general writer raises."""
 
 REFUSED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 FEW = 12
@@ -21,10 +23,31 @@ FEW = 12
 RECUR = ("venue", "symbol")
 """Fields whose strings are encoded once and remembered."""
 REMEMBERED = 1 << 14
+OWN_NAMES = frozenset({"n", "type", "header", "general", "varint", "longs"})
+"""No field of a row may be called so: the generated lines use these names."""
 FINAL = [bytes([n]) if n < 128 else bytes([n & 127 | 128, n >> 7]) for n in range(1 << 14)]
 """The varint of each number below 2^14."""
 MORE = [bytes([n & 127 | 128, n >> 7 | 128]) for n in range(1 << 14)]
 """The same 14 bits where more follow."""
+
+
+class High(dict[int, bytes]):
+    """The varint of a number's bits above the lowest 28: those of a clock change once in seconds, so they recur.
+
+    Bounded: it forgets everything when it remembers REMEMBERED. Raises IndexError for what is below zero or above 36 bits.
+    """
+
+    def __missing__(self, high: int) -> bytes:
+        data = varint(high)
+        if high >= 1 << 36:
+            raise IndexError("beyond 64 bits")
+        if len(self) >= REMEMBERED:
+            self.clear()
+        self[high] = data
+        return data
+
+
+HIGH = High()
 
 
 def varint(n: int) -> bytes:
@@ -53,14 +76,14 @@ def longs(values: list[int]) -> bytes:
         raise ValueError("for the general writer")
     out = FINAL[count << 1]
     for v in values:
-        n = (v << 1) ^ (v >> 63)
+        n = v << 1 if v >= 0 else (v << 1) ^ (v >> 63)
         # Most prices and sizes are in the middle case, which saves them a call.
         if n < 1 << 14:
             out += FINAL[n]
         elif n < 1 << 28:
             out += MORE[n & 16383] + FINAL[n >> 14]
         else:
-            out += varint(n)
+            out += MORE[n & 16383] + MORE[n >> 14 & 16383] + HIGH[n >> 28]
     return out + b"\0"
 
 
@@ -81,20 +104,49 @@ TEXTS = Texts()
 
 def fast_encoder(schema: dict[str, Any], header: bytes) -> Encoder | None:
     """The function that writes ``header`` and a record of this parsed schema; None: it has fields of other kinds."""
-    scope: dict[str, Any] = {"varint": varint, "longs": longs, "FINAL": FINAL, "MORE": MORE, "header": header, "TEXTS": TEXTS}
+    names = [f"v{i}" for i in range(len(schema["fields"]))]
+    made = _body_of(schema, header, names)
+    if made is None:
+        return None
+    lines, scope = made
+    read = [f"{name} = r[{field['name']!r}]" for name, field in zip(names, schema["fields"], strict=True)]
+    return _made("def encode(r):", [*read, *lines], scope)
+
+
+def row_encoder(schema: dict[str, Any], header: bytes, general: Encoder) -> RowEncoder:
+    """The same with the fields as keyword arguments, in the schema's order for speed; ``general`` takes what it refuses."""
+    names: list[str] = [field["name"] for field in schema["fields"]]
+    made = _body_of(schema, header, names)
+    if made is None or not OWN_NAMES.isdisjoint(names):
+        return lambda **record: general(record)
+    lines, scope = made
+    scope |= {"REFUSED": REFUSED, "general": general}
+    record = ", ".join(f"{name!r}: {name}" for name in names)
+    guarded = ["try:", *(f"    {line}" for line in lines), "except REFUSED:", f"    return general({{{record}}})"]
+    return _made(f"def encode(*, {', '.join(names)}):", guarded, scope)
+
+
+def _made(head: str, lines: list[str], scope: dict[str, Any]) -> Any:
+    exec("\n    ".join([head, *lines]), scope)  # noqa: S102  # the text is made of our own schemas' field names
+    return scope["encode"]
+
+
+def _body_of(schema: dict[str, Any], header: bytes, names: list[str]) -> tuple[list[str], dict[str, Any]] | None:
+    """The lines that return the record whose fields stand under these names, and what the lines use."""
+    scope: dict[str, Any] = {
+        "varint": varint, "longs": longs, "FINAL": FINAL, "MORE": MORE, "HIGH": HIGH, "header": header, "TEXTS": TEXTS
+    }  # fmt: skip
     arrays: list[str] = []
     lines: list[str] = []
-    for i, field in enumerate(schema["fields"]):
+    for i, (name, field) in enumerate(zip(names, schema["fields"], strict=True)):
         recurs = field["type"] == "string" and field["name"] in RECUR
-        body = [f"b{i} = TEXTS[v{i}]"] if recurs else _lines_of(field["type"], f"v{i}", f"b{i}", scope)
+        body = [f"b{i} = TEXTS[{name}]"] if recurs else _lines_of(field["type"], name, f"b{i}", scope)
         if body is None:
             return None
         # Arrays first: a long one makes the rest needless.
-        (arrays if "longs(" in body[0] else lines).extend([f"v{i} = r[{field['name']!r}]", *body])
+        (arrays if "longs(" in body[0] else lines).extend(body)
     parts = ", ".join(["header", *(f"b{i}" for i in range(len(schema["fields"])))])
-    text = "\n    ".join(["def encode(r):", *arrays, *lines, f"return b''.join(({parts},))"])
-    exec(text, scope)  # noqa: S102  # the text is made of our own schemas' field names
-    return scope["encode"]
+    return [*arrays, *lines, f"return b''.join(({parts},))"], scope
 
 
 def _lines_of(kind: Any, v: str, b: str, scope: dict[str, Any]) -> list[str] | None:
@@ -102,8 +154,9 @@ def _lines_of(kind: Any, v: str, b: str, scope: dict[str, Any]) -> list[str] | N
     # The shorter varints without a call: exponents, lengths, prices.
     integer = [
         f"if type({v}) is not int: raise TypeError",
-        f"n = ({v} << 1) ^ ({v} >> 63)",
-        f"{b} = FINAL[n] if n < 16384 else MORE[n & 16383] + FINAL[n >> 14] if n < 268435456 else varint(n)",
+        f"n = {v} << 1 if {v} >= 0 else ({v} << 1) ^ ({v} >> 63)",
+        f"{b} = FINAL[n] if n < 16384 else MORE[n & 16383] + FINAL[n >> 14] if n < 268435456 else "
+        "MORE[n & 16383] + MORE[n >> 14 & 16383] + HIGH[n >> 28]",
     ]
     match kind:
         case "long":
