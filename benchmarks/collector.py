@@ -1,6 +1,6 @@
 """CPU a message in a collector, step by step, beside cryptofeed and ccxt.pro over the same captures in the same run.
 
-    python benchmarks/collector.py [--rounds 5] [--no-peers] [--kafka-frames 5000] [CAPTURE ...]
+    python benchmarks/collector.py [--rounds 5] [--frames 0] [--no-peers] [--kafka-frames 5000] [CAPTURE ...]
 
 Rows: the adapter's parse; with the exact book and the worker's state machine; with the Avro records; with producing them to
 a real broker, idempotent, lz4 and acks=all. cryptofeed and ccxt.pro parse and keep their book (benchmarks/peers.py says how);
@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.bare_loop import BareLoop
 from benchmarks.peer_process import Peer, PeerError, interpreter
+from benchmarks.peers import first_frames
 from benchmarks.results import Aim, Results, json_option
 from benchmarks.table import print_table
 from bus.connection import configured_bootstrap
@@ -269,8 +270,8 @@ def peer_rows(bench: Bench, peers: dict[str, Peer], settings: Settings, options:
     return rows
 
 
-def report(bench: Bench, rows: dict[str, Row], title: str, told: Results) -> list[str]:
-    """Print one capture's table and note its figures; gives its line of the summary."""
+def report(bench: Bench, rows: dict[str, Row], title: str, told: Results, out: Path | None) -> list[str]:
+    """Print one capture's table, note and write its figures; gives its line of the summary."""
     unit = rows[BOOK].us
     print_table(
         title,
@@ -292,6 +293,15 @@ def report(bench: Bench, rows: dict[str, Row], title: str, told: Results) -> lis
             aim=Aim("≥", aim, "ratio") if peer else None,
         )  # fmt: skip
         line.append(f"{row.ratio:.1f} ×{'' if row.met else ' (behind)'}" if row.ratio else "–")
+    if BARE in rows:
+        for own, most in ((BOOK, 1.5), (PRODUCE, 5)):
+            told.add(
+                f"{bench.venue.id}: {own}, against the floor", rows[own].us, "µs a frame", theirs=rows[BARE].us,
+                alternative="the bare msgspec + dict loop", aim=Aim("≥", round(1 / most, 2), "ratio"),
+            )  # fmt: skip
+    for step in (PARSE, AVRO):
+        told.add(f"{bench.venue.id}: {step}", rows[step].us, "µs a frame")
+    told.write(out)  # after each capture: what comes later may be cut off
     return line
 
 
@@ -318,12 +328,11 @@ def find_adapter(lines: Sequence[CaptureLine]) -> str:
 def measure(path: Path, settings: Settings, python: Path | None, told: Results, options: argparse.Namespace) -> list[str]:
     """All rows of one capture; gives its line of the summary."""
     paths = with_answers(path)
-    lines = sorted(read_capture(paths), key=lambda line: line.ts_ns)
+    lines = first_frames(sorted(read_capture(paths), key=lambda line: line.ts_ns), options.frames)
     bench = Bench(find_adapter(lines), lines)
     rows = our_rows(bench, settings, options.rounds)
     if len(bench.frames) > options.kafka_frames:
-        last = [i for i, line in enumerate(lines) if line.kind == "frame"][options.kafka_frames - 1]
-        first = Bench(bench.venue.id, lines[: last + 1])
+        first = Bench(bench.venue.id, first_frames(lines, options.kafka_frames))
         rows[f"{SAME}first {options.kafka_frames:,} frames"] = Row(
             lambda: first.produce(settings), len(first.frames) * first.times, options.rounds
         )
@@ -333,7 +342,7 @@ def measure(path: Path, settings: Settings, python: Path | None, told: Results, 
             if python is None:
                 break
             try:
-                peers[library] = stack.enter_context(Peer(python, library, bench.venue.id, bench.natives, paths))
+                peers[library] = stack.enter_context(Peer(python, library, bench.venue.id, bench.natives, options.frames, paths))
             except PeerError as error:
                 say(f"{bench.venue.id}: {library}: {error}")
         rows |= peer_rows(bench, peers, settings, options)
@@ -343,7 +352,7 @@ def measure(path: Path, settings: Settings, python: Path | None, told: Results, 
             say(f"{bench.venue.id}: round {number} of {options.rounds}")
     n = len(bench.frames)
     title = f"{bench.venue.id}: {n:,} frames of {len(bench.natives)} instruments, best of {options.rounds} rounds ({path.name})"
-    return report(bench, rows, title, told)
+    return report(bench, rows, title, told, options.json)
 
 
 async def main() -> None:
@@ -351,6 +360,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("captures", nargs="*", type=Path, metavar="CAPTURE")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=0, help="only the first so many of each capture; 0: all")
     parser.add_argument("--no-peers", action="store_true", help="only our own rows")
     parser.add_argument("--kafka-frames", type=int, default=5000, help="of each capture, for cryptofeed's Kafka backend")
     json_option(parser)
@@ -373,7 +383,6 @@ async def main() -> None:
         ("capture of", "cryptofeed (3)", "ccxt.pro (8)", "cryptofeed : ours with Avro + Kafka (1)", "both with Kafka (4)"),
         summary,
     )
-    told.write(options.json)
 
 
 if __name__ == "__main__":

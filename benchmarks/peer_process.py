@@ -44,9 +44,11 @@ def interpreter(log: Callable[[str], None]) -> Path:
 class Peer:
     """One library over one capture. Closing ends its process."""
 
-    def __init__(self, python: Path, library: str, venue: str, natives: Sequence[str], paths: Sequence[Path]) -> None:
+    def __init__(
+        self, python: Path, library: str, venue: str, natives: Sequence[str], frames: int, paths: Sequence[Path]
+    ) -> None:
         self._process = subprocess.Popen(
-            [python, Path(__file__).with_name("peers.py"), library, venue, json.dumps(natives), *paths],
+            [python, Path(__file__).with_name("peers.py"), library, venue, json.dumps(natives), str(frames), *paths],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT,
         )  # fmt: skip
         try:

@@ -1,6 +1,8 @@
 """cryptofeed and ccxt.pro over the frames of a capture, in an interpreter of their own; started by benchmarks/collector.py.
 
-    python benchmarks/peers.py cryptofeed|ccxt VENUE NATIVES CAPTURE...     NATIVES: JSON list of the venue's names
+    python benchmarks/peers.py cryptofeed|ccxt VENUE NATIVES FRAMES CAPTURE...
+
+NATIVES: JSON list of the venue's names; FRAMES: only the first so many, 0 for all.
 
 Commands by line on stdin, a JSON object by line on stdout. ``check``: handle everything once, count what came out and
 give each book's best levels. ``run N``: handle everything N times, with a fresh object each; CPU seconds of this process.
@@ -33,6 +35,12 @@ from simulator.capture_file import CaptureLine, read_capture  # only needs the s
 Tops = dict[str, list[list[str]]]
 """Best bid and ask as [price, size], by the venue's name of the instrument."""
 PARTS = re.compile(r"[=/&?]")
+
+
+def first_frames(lines: list[CaptureLine], frames: int) -> list[CaptureLine]:
+    """The lines up to the frame of this number; all of them with 0."""
+    ends = [i for i, line in enumerate(lines) if line.kind == "frame"]
+    return lines[: ends[frames - 1] + 1] if 0 < frames < len(ends) else lines
 
 
 def answers_of(lines: list[CaptureLine], natives: list[str]) -> dict[str, bytes]:
@@ -314,8 +322,8 @@ def main() -> None:
 
     import uvloop
 
-    which, venue, natives, *paths = sys.argv[1:]
-    lines = sorted(read_capture(Path(p) for p in paths), key=lambda line: line.ts_ns)
+    which, venue, natives, frames, *paths = sys.argv[1:]
+    lines = first_frames(sorted(read_capture(Path(p) for p in paths), key=lambda line: line.ts_ns), int(frames))
     try:
         peer: Any = {"cryptofeed": Cryptofeed, "ccxt": Ccxt}[which](venue, json.loads(natives), lines)
     except Exception as error:

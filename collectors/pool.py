@@ -46,7 +46,8 @@ class ConnectionPool:
         """Set once any connection was open."""
         self._by_native: dict[str, Connection] = {}
         self._turn = asyncio.Lock()
-        self._last_open_s = 0.0
+        self._turns = float(venue.limits.connect_burst)
+        self._counted_s = time.monotonic()
 
     def open_count(self) -> int:
         """Connections that are open now."""
@@ -86,12 +87,20 @@ class ConnectionPool:
                 connection.task.cancel()
 
     async def connect_turn(self) -> None:
-        """Wait until the venue's interval between two new connections is over."""
+        """Wait until the venue's limits allow one more new connection: a burst, then one an interval."""
+        limits = self.venue.limits
         async with self._turn:
-            wait_s = self._last_open_s + self.venue.limits.connect_interval_s - time.monotonic()
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
-            self._last_open_s = time.monotonic()
+            self._count_turns()
+            if self._turns < 1:
+                await asyncio.sleep((1 - self._turns) * limits.connect_interval_s)
+                self._count_turns()
+            self._turns -= 1
+
+    def _count_turns(self) -> None:
+        limits, now_s = self.venue.limits, time.monotonic()
+        earned = (now_s - self._counted_s) / limits.connect_interval_s if limits.connect_interval_s else limits.connect_burst
+        self._turns = min(float(limits.connect_burst), self._turns + earned)
+        self._counted_s = now_s
 
     async def close(self) -> None:
         """Close every connection."""

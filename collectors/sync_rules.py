@@ -9,10 +9,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import ClassVar, Literal
 
-from collectors.events import BookDelta, BookSnapshot, Level
+from collectors.events import BookDelta, BookSnapshot
 from collectors.mantissas import price_mantissas
 from market.book import BookSide, OrderBook
-from market.checksums import INTERLEAVED_DEPTH, interleaved_crc32
+from market.checksums import INTERLEAVED_DEPTH, interleaved_crc32_of
 
 
 class Verdict(Enum):
@@ -117,18 +117,22 @@ class StreamBook(SyncRule):
 
 
 class TextBook:
-    """The venue's own texts of one book's levels, beside the exact integers: ``0.5410`` is not ``0.541`` in a checksum."""
+    """The venue's own texts of one book's levels, beside the exact integers: ``0.5410`` is not ``0.541`` in a checksum.
 
-    __slots__ = ("_exponent", "asks", "bids")
+    ``price:size``, as the venues join them: written once when a level comes, not each time that a checksum needs it.
+    """
+
+    __slots__ = ("_exponent", "_mantissas", "asks", "bids")
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
         """Forget every text."""
-        self.bids: dict[int, Level] = {}
-        self.asks: dict[int, Level] = {}
+        self.bids: dict[int, str] = {}
+        self.asks: dict[int, str] = {}
         self._exponent = 0
+        self._mantissas = price_mantissas(0)
 
     def take(self, book: OrderBook, event: BookDelta | BookSnapshot) -> None:
         """Remember the texts of an event that is in the book already."""
@@ -137,22 +141,23 @@ class TextBook:
             self.bids = {price * factor: level for price, level in self.bids.items()}
             self.asks = {price * factor: level for price, level in self.asks.items()}
             self._exponent = book.price_exp
-        mantissas = price_mantissas(book.price_exp)
+            self._mantissas = price_mantissas(book.price_exp)
+        mantissas = self._mantissas
         for texts, changed, side in ((self.bids, event.bids, book.bids), (self.asks, event.asks, book.asks)):
             for level in changed:
-                texts[mantissas[level[0]]] = level
+                texts[mantissas[level[0]]] = f"{level[0]}:{level[1]}"
             if len(texts) > 2 * len(side.levels) + 1000:  # deleted levels are swept now and then
                 for price in [price for price in texts if price not in side.levels]:
                     del texts[price]
 
-    def best(self, book: OrderBook, depth: int) -> tuple[list[Level], list[Level]]:
+    def best(self, book: OrderBook, depth: int) -> tuple[list[str], list[str]]:
         """The texts of the best ``depth`` bids and asks, best first. KeyError: the book holds what never was taken."""
         return self._side(self.bids, book.bids, depth), self._side(self.asks, book.asks, depth)
 
     @staticmethod
-    def _side(texts: dict[int, Level], side: BookSide, depth: int) -> list[Level]:
-        sign = side.sign
-        return [texts[key * sign] for key in side.order[: -depth - 1 : -1]]
+    def _side(texts: dict[int, str], side: BookSide, depth: int) -> list[str]:
+        best = side.order[: -depth - 1 : -1]
+        return [texts[key] for key in best] if side.sign == 1 else [texts[-key] for key in best]
 
 
 class TextChecksum(StreamChain):
@@ -171,7 +176,7 @@ class TextChecksum(StreamChain):
         self._texts.take(book, event)
         if not event.checksum:
             return None
-        return interleaved_crc32(*self._texts.best(book, INTERLEAVED_DEPTH)) == event.checksum
+        return interleaved_crc32_of(*self._texts.best(book, INTERLEAVED_DEPTH)) == event.checksum
 
     def reset(self) -> None:
         self._texts.clear()

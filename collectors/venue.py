@@ -92,13 +92,15 @@ class Limits:
     request_interval_s: float
     """Between two frames that we send on one connection, evenly: venues count bursts."""
     connect_interval_s: float
-    """Between two connections that we open."""
+    """Between two connections that we open, once ``connect_burst`` is used up."""
     rest_weight_per_minute: int
     rest_concurrency: int = 4
     heartbeat_s: float = 15
     """Silence after which the connection is pinged; with a heartbeat() of the venue's own, how often that is sent."""
     reply_timeout_s: float = 10
     """For an answer to a subscription; 0: the venue gives none, a sent subscription counts as taken."""
+    connect_burst: int = 1
+    """Connections that may be opened at once: what a venue allows in a window of time, less what the interval brings."""
     max_age_s: float = 0
     """The venue cuts a connection at this age (24 h is usual); 0: it does not say."""
 

@@ -23,11 +23,15 @@ def interleaved_crc32(bids: TextLevels, asks: TextLevels, depth: int = INTERLEAV
     ``bid1price:bid1size:ask1price:ask1size:bid2price:…``; when one side runs out the other goes on alone.
     Source: OKX API v5, "Order book channel", section "Checksum"; Bitget uses the same rule.
     """
-    bids, asks = bids[:depth], asks[:depth]
-    parts = [f"{bid[0]}:{bid[1]}:{ask[0]}:{ask[1]}" for bid, ask in zip(bids, asks, strict=False)]
-    both = len(parts)
-    parts += [f"{level[0]}:{level[1]}" for level in chain(bids[both:], asks[both:])]
-    value = crc32(":".join(parts).encode())
+    return interleaved_crc32_of([f"{b[0]}:{b[1]}" for b in bids[:depth]], [f"{a[0]}:{a[1]}" for a in asks[:depth]])
+
+
+def interleaved_crc32_of(bids: list[str], asks: list[str]) -> int:
+    """The same from the levels' own texts, ``price:size`` each, cut to the depth already."""
+    both = min(len(bids), len(asks))
+    parts = [""] * (2 * both)
+    parts[::2], parts[1::2] = bids[:both], asks[:both]
+    value = crc32(":".join(parts + bids[both:] + asks[both:]).encode())
     return value - (1 << 32) if value >= 1 << 31 else value
 
 

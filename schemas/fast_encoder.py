@@ -118,7 +118,11 @@ def row_encoder(schema: dict[str, Any], header: bytes, general: Encoder) -> RowE
     names: list[str] = [field["name"] for field in schema["fields"]]
     made = _body_of(schema, header, names)
     if made is None or not OWN_NAMES.isdisjoint(names):
-        return lambda **record: general(record)
+
+        def slowly(**record: Any) -> bytes:
+            return general(record)
+
+        return slowly
     lines, scope = made
     scope |= {"REFUSED": REFUSED, "general": general}
     record = ", ".join(f"{name!r}: {name}" for name in names)

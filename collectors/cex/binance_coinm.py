@@ -16,7 +16,8 @@ class BinanceCoinM(BinanceUsdM):
         instruments_per_connection=60,
         instruments_per_request=60,
         request_interval_s=0.15,
-        connect_interval_s=1.1,
+        connect_interval_s=1.2,
+        connect_burst=40,
         rest_weight_per_minute=1800,
         max_age_s=86_400,
     )

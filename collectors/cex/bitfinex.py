@@ -42,7 +42,7 @@ from collectors.venue import (
     Venue,
 )
 from market.book import OrderBook
-from market.checksums import INTERLEAVED_DEPTH, interleaved_crc32
+from market.checksums import INTERLEAVED_DEPTH, interleaved_crc32_of
 from market.instruments import perpetual_symbol, spot_symbol
 
 
@@ -91,7 +91,7 @@ class BitfinexBooks(StreamBook):
         if event.checksum is None:
             return None
         bids, asks = self._texts.best(book, INTERLEAVED_DEPTH)
-        return interleaved_crc32(bids, [(price, f"-{size}") for price, size in asks]) == event.checksum
+        return interleaved_crc32_of(bids, [ask.replace(":", ":-") for ask in asks]) == event.checksum
 
     def reset(self) -> None:
         self._texts.clear()

@@ -365,7 +365,8 @@ class BybitSpot(BybitVenue):
         instruments_per_connection=150,
         instruments_per_request=10,
         request_interval_s=0.1,
-        connect_interval_s=0.7,  # 500 in five minutes
+        connect_interval_s=0.7,  # 500 in five minutes: 429, and the burst
+        connect_burst=60,
         rest_weight_per_minute=4000,  # of 600 in five seconds
         heartbeat_s=20,
     )
@@ -382,6 +383,7 @@ class BybitLinear(BybitVenue):
         instruments_per_request=60,
         request_interval_s=0.1,
         connect_interval_s=0.7,
+        connect_burst=60,
         rest_weight_per_minute=4000,
         heartbeat_s=20,
     )

@@ -184,7 +184,8 @@ class Kraken(Venue):
         instruments_per_connection=100,
         instruments_per_request=50,
         request_interval_s=0.1,
-        connect_interval_s=5,  # about 150 in ten minutes
+        connect_interval_s=5,  # about 150 in ten minutes: 120, and the burst
+        connect_burst=20,
         rest_weight_per_minute=60,
         heartbeat_s=30,
     )

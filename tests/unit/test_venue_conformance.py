@@ -51,6 +51,7 @@ def test_its_limits_can_be_kept(venue: Venue) -> None:
     assert 1 <= limits.instruments_per_request <= limits.instruments_per_connection
     assert 0 < limits.request_interval_s < 60
     assert 0 < limits.connect_interval_s < 60
+    assert 1 <= limits.connect_burst <= 100
     assert limits.rest_weight_per_minute > 0
     assert 1 <= limits.rest_concurrency <= 64
     assert 0 < limits.heartbeat_s <= 120

@@ -1,0 +1,155 @@
+"""Runs every benchmark, each in its share of the time, and writes what they found: results, page and plots.
+
+    python benchmarks/all.py [--only NAME ...] [--minutes 30] [--page]
+
+Writes ``benchmarks/results.json``, ``BENCHMARKS.md`` and ``docs/images/bench-*.png`` and ``.svg``. A benchmark that fails
+or takes longer than its share is shown as that on the page, and the rest goes on; what it had found by then counts. With
+``--only`` the other benchmarks' results stay as they are in the file; ``--page`` runs nothing and writes the page anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.page import write_page
+from benchmarks.plots import write_plots
+
+FOLDER = Path(__file__).resolve().parent
+RESULTS = FOLDER / "results.json"
+SHARES: dict[str, tuple[int, list[str]]] = {
+    "collector": (480, ["--rounds", "2", "--frames", "20000", "--kafka-frames", "2000"]),
+    "workers": (330, ["--seconds", "8"]),
+    "ccxt_tap": (45, ["--seconds", "10"]),
+    "processor": (180, []),
+    "latency": (90, []),
+    "throughput": (120, ["--seconds", "40"]),
+    "chain": (120, []),
+    "reaction": (150, []),
+}
+"""Seconds and options, in the order of the page. A benchmark that is not named here gets the share below, and no options."""
+USUAL_SHARE = 90
+PATIENCE_S = 20.0
+"""After being told to stop: a broker and the processes around it need a moment."""
+
+
+def names() -> list[str]:
+    """Every benchmark: a file of this folder that writes rows."""
+    found = {path.stem for path in FOLDER.glob("*.py") if "json_option(parser)" in path.read_text("utf-8")}
+    return [name for name in SHARES if name in found] + sorted(found - set(SHARES))
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on."""
+    cpu = next((line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
+    kib = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    return {
+        "processor": f"{cpu or platform.machine()}, {os.cpu_count()} cores",
+        "memory": f"{kib / (1 << 20):.0f} GB",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+    }
+
+
+def run(name: str, share_s: float, options: list[str]) -> dict[str, Any]:
+    """One benchmark; gives its rows and, where it failed, why. Its tables go to stdout, its progress to stderr."""
+    started, load = time.monotonic(), os.getloadavg()[0]
+    print(f"\n{name}: at most {share_s:.0f} s", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(prefix="venue-mirror-bench-") as folder:
+        out, log = Path(folder) / "rows.json", Path(folder) / "log"
+        with log.open("w") as errors:
+            child = subprocess.Popen(
+                [sys.executable, FOLDER / f"{name}.py", *options, "--json", out], stderr=errors, cwd=FOLDER.parent
+            )
+            failure = _ended(child, share_s)
+        last = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()][-1:]
+        if failure and last:
+            failure += f": {last[0][:200]}"
+        rows = json.loads(out.read_text("utf-8")) if out.exists() else []
+    if failure:
+        print(f"{name}: {failure}", file=sys.stderr, flush=True)
+    elif not rows:
+        failure = "it wrote no rows"
+    return {
+        "benchmark": name,
+        "command": " ".join(["python", f"benchmarks/{name}.py", *options]),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "seconds": round(time.monotonic() - started),
+        "load_before": round(load, 1),
+        "failure": failure,
+        "machine": machine(),
+        "rows": rows,
+    }
+
+
+def _ended(child: subprocess.Popen[bytes], share_s: float) -> str:
+    """Wait for its end; gives why it is none to be proud of. Told to stop, it stops its broker and children itself."""
+    try:
+        code = child.wait(share_s)
+    except subprocess.TimeoutExpired:
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            child.send_signal(number)
+            try:
+                child.wait(PATIENCE_S)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        return f"stopped after its share of {share_s:.0f} s"
+    except BaseException:
+        child.send_signal(signal.SIGINT)
+        child.wait(PATIENCE_S)
+        raise
+    return f"ended with code {code}" if code else ""
+
+
+def _lines(path: str) -> Iterable[str]:
+    try:
+        return Path(path).read_text("utf-8").splitlines()
+    except OSError:
+        return ()
+
+
+def main() -> None:
+    """Run and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=names(), default=None, metavar="NAME", help=", ".join(names()))
+    parser.add_argument("--minutes", type=float, default=30, help="of the whole; shares shrink to fit")
+    parser.add_argument("--page", action="store_true", help="only write the page and the plots anew")
+    options = parser.parse_args()
+    known = {one["benchmark"]: one for one in json.loads(RESULTS.read_text("utf-8"))} if RESULTS.exists() else {}
+    if not options.page:
+        chosen = names() if options.only is None else options.only
+        shares = {name: SHARES.get(name, (USUAL_SHARE, [])) for name in chosen}
+        # What stopping takes at the end of a share is in the whole, too.
+        fit = min(1.0, options.minutes * 60 / max(1, sum(share for share, _ in shares.values()) + 60))
+        for name, (share_s, arguments) in shares.items():
+            known[name] = run(name, share_s * fit, arguments)
+            order = [*names(), *sorted(set(known) - set(names()))]
+            found = [known[each] for each in order if each in known]
+            RESULTS.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    found = list(known.values())
+    write_plots(found, FOLDER.parent / "docs" / "images")
+    write_page(found, FOLDER.parent / "BENCHMARKS.md")
+    rows = [row for one in found for row in one["rows"]]
+    print(
+        f"{len(rows)} rows of {len(found)} benchmarks, {sum(row['met'] is True for row in rows)} aims met, "
+        f"{sum(row['met'] is False for row in rows)} not; failed: "
+        f"{', '.join(one['benchmark'] for one in found if one['failure']) or 'none'}"
+    )
+
+
+if __name__ == "__main__":
+    main()
