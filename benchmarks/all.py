@@ -122,6 +122,12 @@ def _lines(path: str) -> Iterable[str]:
         return ()
 
 
+def write(found: list[dict[str, Any]]) -> None:
+    """The page and its plots."""
+    write_plots(found, FOLDER.parent / "docs" / "images")
+    write_page(found, FOLDER.parent / "BENCHMARKS.md")
+
+
 def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -140,9 +146,9 @@ def main() -> None:
             order = [*names(), *sorted(set(known) - set(names()))]
             found = [known[each] for each in order if each in known]
             RESULTS.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", "utf-8")
+            write(found)
     found = list(known.values())
-    write_plots(found, FOLDER.parent / "docs" / "images")
-    write_page(found, FOLDER.parent / "BENCHMARKS.md")
+    write(found)
     rows = [row for one in found for row in one["rows"]]
     print(
         f"{len(rows)} rows of {len(found)} benchmarks, {sum(row['met'] is True for row in rows)} aims met, "

@@ -94,6 +94,8 @@ class Player:
             self._wanted.append(worker)
 
     def _native_of(self, url: str) -> str:
-        """Whose book this address asks for; empty: nobody's that the frames speak of."""
+        """Whose book this address asks for, the only one's where there is no address; empty: nobody's that is played."""
+        if not url and len(self.pipeline.workers) == 1:
+            return next(iter(self.pipeline.workers))
         parts = set(re.split(r"[=/&?]", url))
         return next((native for native in self.pipeline.workers if native in parts), "")

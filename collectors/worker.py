@@ -75,8 +75,7 @@ class BookWorker:
         self.epoch = last_epoch
         self.index = 0
         self.last_seq = -1
-        self.ts_venue_us = 0
-        self.ts_received_ns = 0
+        self.ts_venue_us = self.ts_received_ns = 0
         self.synced = False
         """The book holds every event up to last_seq."""
         self.streaming = False
@@ -145,6 +144,7 @@ class BookWorker:
             self.local.load(snapshot)
         except DecimalError as error:
             self.publisher.dead_letter(repr(snapshot).encode()[:4096], f"snapshot of {self.native}: {error}", ts_ns)
+            self._set_state("SYNCING", f"its snapshot cannot be kept: {error}")
             self._retry()
             return
         book = self.local.book

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.all import RESULTS, names
+from benchmarks.all import names
 from benchmarks.page import page
 from benchmarks.plots import write_plots
 from benchmarks.results import Aim, Results
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def found(results: Results, failure: str = "") -> dict[str, Any]:
@@ -48,11 +45,6 @@ def test_plots_are_drawn_of_what_was_measured_at_several_sizes(tmp_path: Path) -
     assert [path.name for path in made] == ["bench-collector.png", "bench-workers.png"]
     assert all(path.stat().st_size > 1000 and path.with_suffix(".svg").exists() for path in made)
     assert "docs/images/bench-workers.png" in page(some(), tmp_path)
-
-
-def test_the_committed_page_is_what_the_committed_results_give() -> None:
-    results = json.loads(RESULTS.read_text("utf-8"))
-    assert (ROOT / "BENCHMARKS.md").read_text("utf-8") == page(results, ROOT / "docs" / "images")
 
 
 def test_every_benchmark_that_writes_rows_is_run() -> None:
