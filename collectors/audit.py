@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 CATCH_UP_S = 10.0
 """How long the stream may take to reach the snapshot's sequence number. Where ids are shared by instruments, a quiet book
 never reaches it; then it is compared as it stands, which also finds a stream that was frozen."""
+TURN_MAX_S = 0.1
+"""A longer turn of the event loop counts as this long: the process was stopped, or starved."""
 SHOWN = 20
 """Differing levels written to the dead letter."""
 
@@ -137,11 +139,12 @@ class Auditor:
         worker.journal = journal = []
         try:
             snapshot = self._venue.parse_snapshot(worker.native, await self._rest.call(request))
-            deadline = time.monotonic() + CATCH_UP_S
-            while worker.synced and worker.epoch == epoch and worker.last_seq < snapshot.last_seq:
-                if time.monotonic() > deadline:
-                    break
+            patience_s, at_s = CATCH_UP_S, time.monotonic()
+            while worker.synced and worker.epoch == epoch and worker.last_seq < snapshot.last_seq and patience_s > 0:
                 await asyncio.sleep(0.02)
+                # A process that stood still has not given the stream that time: what came meanwhile is still to be read.
+                before_s, at_s = at_s, time.monotonic()
+                patience_s -= min(at_s - before_s, TURN_MAX_S)
             finding = self._judge(worker, epoch, exponents, before, start_seq, journal, snapshot, known)
         finally:
             worker.journal = None

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import time
 
 import pytest
 
-from collectors.audit import Finding, Journal, compare
+from collectors.audit import Auditor, Finding, Journal, compare
 from collectors.events import BookDelta, BookSnapshot
 from collectors.local_book import Columns
+from collectors.metrics import Counts
+from collectors.pipeline import Pipeline
+from collectors.publisher import Publisher
+from collectors.venue import adapter
+from collectors.worker import BookWorker
+from config.settings import CollectorSettings
 
 WIDE = (0, 10**9)
 
@@ -129,3 +137,44 @@ def test_without_numbers_equal_is_proof_and_different_is_none() -> None:
 
 def test_a_finding_is_comparable() -> None:
     assert Finding(True) == Finding(True, "")
+
+
+class StoodStill:
+    """A clock by which the process was stopped for a minute after its second look."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def monotonic(self) -> float:
+        self.looks += 1
+        return 1000.0 + self.looks * 0.02 + (60 if self.looks > 2 else 0)
+
+    time_ns = staticmethod(time.time_ns)
+
+
+async def test_a_process_that_was_stopped_reads_what_came_meanwhile_before_it_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGSTOP while the answer is on its way: the stream's frames are in the socket still, and the book is no other one."""
+    counts, venue = Counts(), adapter("binance-spot")()
+    publisher = Publisher("audited", lambda topic, key, value: None, counts)
+    pipeline = Pipeline(publisher, counts)
+    worker = BookWorker("BTC/USDT", "BTCUSDT", venue.rule("BTCUSDT"), publisher, counts, CollectorSettings(), lambda *_: None)  # pyright: ignore
+    pipeline.workers["BTCUSDT"] = worker
+    worker.announce()
+    worker.on_snapshot(BookSnapshot("BTCUSDT", 10, [("100", "5")], [("101", "5")]), 1)
+    worker.on_delta(BookDelta("BTCUSDT", 11, 11, 10, [("99", "1")], []), 2)
+    assert worker.synced
+
+    class Rest:
+        async def call(self, request: object) -> bytes:
+            return b'{"lastUpdateId":12,"bids":[["100","7"],["99","1"]],"asks":[["101","5"]]}'
+
+    async def late_frame() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0.02)
+        worker.on_delta(BookDelta("BTCUSDT", 12, 12, 11, [("100", "7")], []), 3)
+
+    monkeypatch.setattr("collectors.audit.time", StoodStill())
+    auditor = Auditor(venue, Rest(), pipeline, counts, 1)  # pyright: ignore
+    finding, _ = await asyncio.gather(auditor.audit(worker), late_frame())
+    assert finding.agrees is True, finding
+    assert counts.audit_mismatches == 0
