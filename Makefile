@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MAX_LINES := 400
 
-.PHONY: help setup demo live test drill drill-venues drill-processor fuzz check types rules check-deploy docs sbom bench lock clean
+.PHONY: help setup demo live test drill drill-venues drill-processor soak fuzz check types rules check-deploy docs sbom bench lock clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -71,6 +71,9 @@ drill-execution: setup ## Thousands of runs of orders under faults and kill -9 (
 
 drill: setup ## All on three brokers under a cluster's faults, every promise checked (SEED=1 MINUTES=10 ARGS=…)
 	@$(BIN)/python -m tests.chaos.cluster_drill --seed $(or $(SEED),1) --minutes $(or $(MINUTES),10) $(ARGS)
+
+soak: setup ## Memory, lag and mismatches at a steady rate, sampled, judged and drawn (MINUTES=60; ARGS="--rate 4000")
+	@$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),60) $(ARGS)
 
 fuzz: setup ## Fuzz the parsers, the codec and the nodes' answers (SECONDS=600; ARGS="--save": keep what is found)
 	@$(BIN)/python -m tests.fuzz.run --seconds $(if $(filter command line,$(origin SECONDS)),$(SECONDS),60) $(ARGS)

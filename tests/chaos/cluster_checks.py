@@ -25,6 +25,7 @@ from schemas.codec import codec
 from schemas.topics import BOOK, FILL, JOURNAL, POSITION, STATUS, TOPICS, TRADE
 from simulator.truth import TruthBook, TruthError
 from tests.chaos.trading_floor import OURS, TradingFloor
+from tests.fuzz.engine import changed
 
 STALE_MS = 15_000
 """A book may be LIVE at this age only while the venue itself has nothing newer. Silence of Kafka is noticed after three
@@ -125,6 +126,40 @@ class Prober:
                 raise AssertionError(f"{len(left)} books were not LIVE and equal within {patience_s:g} s: {some}")
             await asyncio.sleep(0.1)
         return time.monotonic() - started
+
+
+class Stranger:
+    """Sends the processors' web servers requests that make no sense: whatever is asked, it is answered, and never by a 500."""
+
+    PATHS = (
+        b"/books", b"/books?venue=okx", b"/books/okx/BTC/USDT?depth=5", b"/bbo?symbol=BTC/USDT", b"/cross/BTC/USDT",
+        b"/bars/okx/BTC/USDT?interval=1m&limit=10", b"/status?state=LIVE", b"/instruments?state=TRADING&base=BTC", b"/healthz",
+        b"/books/okx/BTC%2FUSDT", b"/books/%ED%A0%80/%00", b"/bbo?symbol=%FF%FE", b"/openapi.json", b"/books/a%7Cb/c?depth=0",
+    )  # fmt: skip
+
+    def __init__(self, ports: list[int], findings: Findings, seed: int) -> None:
+        self._ports, self._findings, self._chance = ports, findings, random.Random(seed)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            path = self._chance.choice(self.PATHS)
+            if self._chance.random() < 0.7:
+                path = changed(self._chance, path, list(self.PATHS))
+            with contextlib.suppress(OSError, TimeoutError):
+                await asyncio.wait_for(self._ask(bytes(c for c in path if c not in b" \r\n")), 10)
+            await asyncio.sleep(0.1)
+
+    async def _ask(self, path: bytes) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._chance.choice(self._ports))
+        try:
+            writer.write(b"GET " + path + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            status = (await reader.readline()).split(b" ")[1:2]
+            self._findings.looked["strange requests answered"] += bool(status)
+            if status and status[0].startswith(b"5") and status[0] != b"503":
+                self._findings.wrong(f"GET {path[:200]!r} was answered by {status[0].decode()}")
+        finally:
+            writer.close()
 
 
 class Witness:

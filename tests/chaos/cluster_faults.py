@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import time
 from collections.abc import Awaitable, Callable
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from schemas.topics import BOOK
+import fastavro
+
+from bus.producer import Producer
+from cli.views import ViewError, Views
+from schemas.codec import HEADER_SIZE, MAGIC, codec, fingerprint_id, history, parsed
+from schemas.topics import BOOK, STATUS
 from tests.chaos.cluster import MEMBERS
 
 if TYPE_CHECKING:
@@ -154,13 +162,62 @@ async def listings(world: World, chance: random.Random) -> str:
     return name
 
 
+async def schema_upgraded(world: World, chance: random.Random) -> str:
+    """A writer is upgraded in mid-epoch, from the oldest version of the schema ever committed to the newest; an old
+    reader reads the new records."""
+    versions = list({fingerprint_id(schema): schema for schema in (*history("BookEvent"), parsed("BookEvent"))}.values())
+    venue, symbol, levels = f"upgraded-{time.time_ns() // 1_000_000 % 1_000_000_000}", "OLD/USDT", dict[int, int]()
+    producer, now = Producer(world.settings, linger_ms=0), time.time_ns()
+    status = {"venue": venue, "symbol": symbol, "state": "LIVE", "reason": "", "epoch": 1, "since_ns": now, "owner": "drill"}
+    producer.send(STATUS.name, f"{venue}|{symbol}", codec("BookStatus").encode(status))
+    for index in range(30):
+        bids = {100 - n: chance.randint(1, 9) for n in range(5)} if not index else {chance.randint(90, 100): chance.randint(0, 9)}
+        levels |= bids
+        event = {
+            "venue": venue, "symbol": symbol, "kind": "DELTA" if index else "SNAPSHOT", "epoch": 1, "index": index,
+            "venue_seq": index, "venue_prev_seq": index - 1, "ts_venue_us": 0, "ts_received_ns": time.time_ns(), "price_exp": 0,
+            "size_exp": 0, "bid_prices": list(bids), "bid_sizes": list(bids.values()), "ask_prices": [] if index else [200],
+            "ask_sizes": [] if index else [7], "venue_checksum": None, "exact": True,
+        }  # fmt: skip
+        written = _written(versions[index * len(versions) // 30], event)
+        producer.send(BOOK.name, f"{venue}|{symbol}", written)
+    waiting = await asyncio.to_thread(producer.flush, 60)
+    wanted = [[str(p), str(s)] for p, s in sorted(levels.items(), reverse=True) if s]
+    deadline, told = time.monotonic() + 90, dict[int, object]()
+    for port in world.ports:
+        while told.get(port) != ("LIVE", 29, wanted) and time.monotonic() < deadline:
+            async with Views(f"http://127.0.0.1:{port}") as views:
+                with contextlib.suppress(ViewError):
+                    book = await views.book(venue, symbol)
+                    told[port] = (book["state"], book["index"], book["bids"])
+            await asyncio.sleep(0.1)
+        if told.get(port) != ("LIVE", 29, wanted):
+            world.findings.wrong(f"a book of a writer that was upgraded in mid-epoch is {told.get(port)}, not {wanted} at 29")
+    old: Any = fastavro.schemaless_reader(BytesIO(written[HEADER_SIZE:]), versions[-1], versions[0])
+    if any(old[f["name"]] != event[f["name"]] for f in versions[0]["fields"]):
+        world.findings.wrong("a reader of the oldest schema reads the newest record as another one")
+    world.findings.looked["schema versions written in one epoch"] = len(versions)
+    return f"{len(versions)} versions, {waiting} records not taken"
+
+
+def _written(schema: Any, record: dict[str, Any]) -> bytes:
+    out = BytesIO()
+    out.write(bytes([MAGIC]) + fingerprint_id(schema).to_bytes(4, "big"))
+    fastavro.schemaless_writer(out, schema, record)
+    return out.getvalue()
+
+
 FAULTS: dict[str, Fault] = {
     "broker kill -9": broker_kill, "leader partitioned": leader_partitioned, "clients partitioned": clients_partitioned,
     "broker SIGSTOP": broker_stopped, "network slow": network_slow, "disk full": disk_full, "process kill -9": process_kill,
     "process SIGSTOP": process_stopped, "broker and process": two_at_once, "rolling restart": rolling_restart,
     "venue down": venue_down, "venue frames": venue_frames, "clock skew": clock_skew, "listings": listings,
+    "schema upgraded": schema_upgraded,
 }  # fmt: skip
-LIGHT = ("process kill -9", "process SIGSTOP", "venue down", "venue frames", "clock skew", "broker kill -9", "leader partitioned")
+
+
+UNSEEN = ("schema upgraded", "listings")
+"""What is no trouble, and needs not be seen as one."""
 
 
 def schedule(seed: int, able: Callable[[str], bool]) -> Callable[[], str]:

@@ -34,7 +34,7 @@ def main() -> int:
     chosen = [target for target in targets() if given.only in target.name]
     print(f"seed {given.seed}: {len(chosen)} targets, {given.seconds / max(1, len(chosen)):.1f} s each", flush=True)
     outcomes = [fuzz(target, given.seconds / len(chosen), given.seed) for target in chosen]
-    for group in ("frames", "answers", "record", "node"):
+    for group in ("frames", "answers", "record", "node", "web"):
         mine = [o for o in outcomes if o.target.startswith(group)]
         runs, lines, kept = sum(o.runs for o in mine), sum(o.lines for o in mine), sum(len(o.kept) for o in mine)
         print(f"{group:8} {len(mine):3} targets {runs:9} inputs {lines:6} lines reached {kept:5} inputs that reached new ones")

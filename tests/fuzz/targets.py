@@ -15,6 +15,7 @@ from typing import Any
 
 import fastavro
 import fastavro.utils
+from yarl import URL
 
 from collectors.dex.blocks import Header, Log, checked_logs
 from collectors.dex.chain import Chain
@@ -32,6 +33,9 @@ from collectors.publisher import Publisher
 from collectors.venue import ALL_CHANNELS, RestRequest, Venue, adapter, adapter_ids
 from collectors.worker import BookWorker
 from config.settings import CollectorSettings
+from console.errors import BadRequest
+from console.server import watch_of
+from processors.views import INTERVALS, Refused, choice, whole
 from schemas.codec import RECORD_NAMES, codec, parsed
 from schemas.errors import DecodeError
 from tests.fuzz.engine import Target
@@ -55,7 +59,7 @@ def corpus() -> dict[str, list[bytes]]:
 def targets(kept: dict[str, list[bytes]] | None = None) -> list[Target]:
     """All of them."""
     kept = corpus() if kept is None else kept
-    made = [*_frames(), *_answers(), *_records(), *_chain()]
+    made = [*_frames(), *_answers(), *_records(), *_chain(), *_web()]
     return [Target(t.name, t.run, (*t.seeds, *kept.get(t.name, ())), t.files) for t in made]
 
 
@@ -178,6 +182,44 @@ def _decode(name: str, data: bytes) -> None:
         return
     again = codec(name).encode(record)
     assert codec(name).decode(again) == record, "what was accepted is not what is written again"
+
+
+# The web servers' parameters.
+
+
+class _Asked:
+    """A request of which only the query is looked at, parsed as the server parses it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.query = URL("http://localhost/?" + data.decode("latin-1"), encoded=True).query
+
+
+def _web() -> Iterable[Target]:
+    watched = b"watch=okx%7CBTC/USDT&watch=a%7Cb"
+    seeds = (b"depth=5", b"limit=240&interval=1m", b"state=LIVE", watched, b"depth=%D9%A3", b"depth=%B2")
+    yield Target("web: parameters", _parameters, seeds, ("processors/views.py", "console/server.py"))
+
+
+def _parameters(data: bytes) -> None:
+    try:
+        asked: Any = _Asked(data)
+    except ValueError:
+        return  # the server's own parser refuses it before anything of ours is asked
+    for most in (240, 1_000_000):
+        try:
+            number = whole(asked, "depth", 7, most)
+            assert number is not None and 1 <= number <= most
+        except Refused as refused:
+            assert refused.status == 400
+    try:
+        assert choice(asked, "interval", INTERVALS) in (None, *INTERVALS)
+    except Refused as refused:
+        assert refused.status == 400
+    try:
+        keys = watch_of(asked)
+        assert len(keys) <= 4 and all("|" in key and len(key.encode()) <= 800 for key in keys)
+    except BadRequest:
+        pass
 
 
 # A chain's node.

@@ -1,0 +1,196 @@
+"""The whole mirror at a steady rate for a long time: memory, lag and mismatches of every process, sampled and judged.
+
+    python -m tests.chaos.soak --minutes 60 --rate 4000 --out results/soak
+
+A synthetic venue, its collector, two processors and the archiver on one embedded broker. Every sample is a line of JSON in
+``OUT/soak.jsonl``; at the end the slopes are judged and, where matplotlib is installed, drawn to ``OUT/soak.png``. Flat
+means: the line fitted through a process's memory after the first fifth grows by less than GROWTH of its level in an hour,
+and by less than NOISE_MB over what was seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bus.broker import EmbeddedBroker
+from cli.stack import Stack, free_port, private_broker
+from cli.views import ViewError, Views
+from config.settings import load_settings
+from simulator.synthetic import SyntheticVenue
+from tests.chaos.cluster_checks import Findings, Mirrored, Prober
+from tests.chaos.cluster_rooms import resident_mb
+from tests.e2e.rooms import section
+
+GROWTH, NOISE_MB = 0.10, 12.0
+WARM = 0.2
+"""Share of the samples at the beginning that are not judged: caches and tables fill."""
+LAG_MAX = 2.0
+"""Seconds of the offered rate that may be unread at the end more than after the warm part."""
+
+Sample = dict[str, Any]
+
+
+def slope_per_hour(points: list[tuple[float, float]]) -> float:
+    """Of the least-squares line through (seconds, value)."""
+    n = len(points)
+    if n < 2:
+        return 0.0
+    mean_x, mean_y = sum(x for x, _ in points) / n, sum(y for _, y in points) / n
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    return 3600 * sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
+
+
+def judge(samples: list[Sample], rate: float) -> list[str]:
+    """A line for each series; those that end in NOT FLAT are not."""
+    warm = samples[int(len(samples) * WARM) :]
+    lines: list[str] = []
+    if len(warm) < 4:
+        return ["too few samples: NOT FLAT"]
+    seconds = warm[-1]["s"] - warm[0]["s"]
+    for name in warm[-1]["memory_mb"]:
+        points = [(s["s"], float(s["memory_mb"][name])) for s in warm if s["memory_mb"].get(name)]
+        slope, level = slope_per_hour(points), sum(y for _, y in points) / len(points)
+        grown = slope * seconds / 3600
+        flat = slope <= GROWTH * level or grown <= NOISE_MB
+        lines.append(f"memory of {name}: {level:.0f} MB, {slope:+.1f} MB/h over {seconds / 60:.0f} minutes: {_word(flat)}")
+    lags = [(s["s"], s["lag"]) for s in warm if s["lag"] is not None]
+    slope = slope_per_hour(lags)
+    flat = slope * seconds / 3600 <= LAG_MAX * rate
+    lines.append(f"lag: {sum(y for _, y in lags) / max(1, len(lags)):.0f} records, {slope:+.0f} records/h: {_word(flat)}")
+    return lines
+
+
+def _word(flat: bool) -> str:
+    return "flat" if flat else "NOT FLAT"
+
+
+def draw(samples: list[Sample], to: Path) -> None:
+    """Memory, lag and events a second over time."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (memory, lag, rate) = plt.subplots(3, 1, figsize=(9, 8), sharex=True, constrained_layout=True)
+    minutes = [s["s"] / 60 for s in samples]
+    for name in samples[-1]["memory_mb"]:
+        memory.plot(minutes, [s["memory_mb"].get(name) for s in samples], label=name)
+    memory.set_ylabel("resident memory, MB")
+    memory.set_ylim(bottom=0)
+    memory.legend(fontsize=8, ncols=3)
+    lag.plot(minutes, [s["lag"] for s in samples])
+    lag.set_ylabel("records not yet read")
+    lag.set_ylim(bottom=0)
+    rate.plot(minutes[1:], [s["events_per_s"] for s in samples[1:]])
+    rate.set_ylabel("book events a second")
+    rate.set_ylim(bottom=0)
+    rate.set_xlabel("minutes")
+    for axis in (memory, lag, rate):
+        axis.grid(alpha=0.3)
+    figure.savefig(to, dpi=110)
+
+
+async def main() -> int:
+    """The command; 0 when all was flat and nothing was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--rate", type=float, default=4000, help="book events a second")
+    parser.add_argument("--instruments", type=int, default=200)
+    parser.add_argument("--every", type=float, default=5, help="seconds between two samples")
+    parser.add_argument("--out", type=Path, default=Path("build/soak"))
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    me = asyncio.current_task()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, me.cancel if me is not None else sys.exit)
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="venue-mirror-soak-") as temporary:
+        work = Path(temporary)
+        base = load_settings(
+            None, processor={"app_id": f"soak-{int(time.time())}", "data_dir": work / "faust"},
+            history={"root": str(work / "history"), "topics": ("market.book",), "flush_s": 20.0},
+        )  # fmt: skip
+        async with private_broker(base, say) as settings:
+            broker = EmbeddedBroker(settings.broker).status()
+            venue = SyntheticVenue("binance-usdm", instruments=given.instruments, rate=given.rate, levels=50)
+            await venue.start()
+            settings = settings.model_copy(update={"venues": {"soak": section("binance-usdm", venue)}})
+            findings = Findings()
+            async with Stack(settings, work / "logs") as stack:
+                ports, metrics = [free_port(), free_port()], free_port()
+                collector = settings.collector.model_copy(update={"metrics_port": metrics})
+                await stack.start("collector", "collect", "soak", settings=settings.model_copy(update={"collector": collector}))
+                for number, port in enumerate(ports, 1):
+                    own = settings.processor.model_copy(update={"web_port": port})
+                    await stack.start(f"processor {number}", "process", settings=settings.model_copy(update={"processor": own}))
+                await stack.start("archiver", "archive")
+                mirrored = Mirrored("soak", lambda: venue.books, venue.natives_by_symbol, venue.wire.by_time)
+                prober = Prober(ports, [mirrored], findings, 1)
+                say(f"{given.instruments} books LIVE and equal after {await prober.until_all_equal(240):.0f} s")
+                probing = asyncio.create_task(prober.run())
+                pids = {child.name: child.process.pid for child in stack.children} | ({"kafka": broker.pid} if broker else {})
+                samples = await _sample(given, stack, pids, ports, metrics, findings)
+                probing.cancel()
+                await asyncio.gather(probing, return_exceptions=True)
+            await venue.stop()
+    lines = judge(samples, given.rate)
+    events = (samples[-1]["events"] - samples[0]["events"]) / (samples[-1]["s"] - samples[0]["s"])
+    print(f"{samples[-1]['s'] / 60:.1f} minutes, {given.instruments} books, {events:.0f} book events a second")
+    print("\n".join(lines))
+    print(f"probes: {dict(findings.looked)}; wrong: {len(findings.problems)} {findings.problems[:3]}")
+    bad = samples[-1]["keyframes_bad"] + samples[-1]["gaps"] + samples[-1]["audit_mismatches"]
+    print(f"key frames compared: {samples[-1]['keyframes_ok']}, other than the book: {samples[-1]['keyframes_bad']}; "
+          f"gaps: {samples[-1]['gaps']}; audits that differed: {samples[-1]['audit_mismatches']}")  # fmt: skip
+    with contextlib.suppress(ImportError):
+        draw(samples, given.out / "soak.png")
+    return 1 if findings.problems or bad or any(line.endswith("NOT FLAT") for line in lines) else 0
+
+
+async def _sample(
+    given: argparse.Namespace, stack: Stack, pids: dict[str, int], ports: list[int], metrics: int, findings: Findings
+) -> list[Sample]:
+    samples: list[Sample] = []
+    started = time.monotonic()
+    with (given.out / "soak.jsonl").open("w", encoding="utf-8") as out:
+        while (now := time.monotonic() - started) < given.minutes * 60:
+            stack.check()
+            processors, collected = dict[str, float](), dict[str, float]()
+            async with Views(f"http://127.0.0.1:{ports[0]}") as views:
+                with contextlib.suppress(ViewError):
+                    collected = await views.metrics(f"http://127.0.0.1:{metrics}/metrics")
+                    for port in ports:
+                        for name, value in (await views.metrics(f"http://127.0.0.1:{port}/metrics")).items():
+                            processors[name] = processors.get(name, 0.0) + value
+            events = processors.get("processor_events_total", samples[-1]["events"] if samples else 0.0)
+            before = samples[-1] if samples else {"s": now, "events": events}
+            sample = {
+                "s": round(now, 1), "memory_mb": {name: resident_mb(pid) for name, pid in pids.items()},
+                "lag": processors.get("processor_lag"), "events": events,
+                "events_per_s": (events - before["events"]) / max(0.001, now - before["s"]),
+                "queue": collected.get("collector_producer_queue"), "gaps": processors.get("processor_gaps_total", 0),
+                "keyframes_ok": processors.get("processor_keyframes_ok_total", 0),
+                "keyframes_bad": processors.get("processor_keyframes_bad_total", 0),
+                "audit_mismatches": collected.get("collector_audit_mismatches_total", 0),
+                "probes": findings.looked["LIVE and equal"], "wrong": len(findings.problems),
+            }  # fmt: skip
+            samples.append(sample)
+            out.write(json.dumps(sample) + "\n")
+            out.flush()
+            await asyncio.sleep(given.every)
+    return samples
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
