@@ -10,23 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from config.settings import ConfigError, Settings, load_settings
+from cli import trade_control
+from cli.trade_control import AsJson, Config, fail, settings_of
 
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file with the settings.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 limits_app = typer.Typer(no_args_is_help=True, help="The limits that the risk gate holds every order against.")
-
-
-def _settings(config: Path | None) -> Settings:
-    try:
-        return load_settings(config)
-    except ConfigError as error:
-        raise _fail(error, 64) from None
-
-
-def _fail(error: Exception | str, code: int) -> typer.Exit:
-    typer.echo(f"error: {error}", err=True)
-    return typer.Exit(code)
 
 
 def _say(text: str) -> None:
@@ -53,13 +40,13 @@ def trade(
 
     _log()
     if mode not in ("paper", "shadow", "live"):
-        raise _fail(f"--mode is paper, shadow or live, not {mode!r}", 64)
+        raise fail(f"--mode is paper, shadow or live, not {mode!r}", 64)
     try:
-        raise typer.Exit(run_process(_settings(config), load_config(strategy), mode.upper(), _say))  # pyright: ignore
+        raise typer.Exit(run_process(settings_of(config), load_config(strategy), mode.upper(), _say))  # pyright: ignore
     except StrategyError as error:
-        raise _fail(error, 64) from None
+        raise fail(error, 64) from None
     except BusError as error:
-        raise _fail(error, 2) from None
+        raise fail(error, 2) from None
 
 
 def execute(
@@ -76,11 +63,11 @@ def execute(
 
     _log()
     try:
-        raise typer.Exit(run_process(_settings(config), load_config(accounts, live=live, arm_file=arm), _say))
+        raise typer.Exit(run_process(settings_of(config), load_config(accounts, live=live, arm_file=arm), _say))
     except ExecutionError as error:
-        raise _fail(error, 64) from None
+        raise fail(error, 64) from None
     except BusError as error:
-        raise _fail(error, 2) from None
+        raise fail(error, 2) from None
 
 
 def _show(name: str, config: Path | None, as_json: bool, last: int) -> None:
@@ -88,9 +75,9 @@ def _show(name: str, config: Path | None, as_json: bool, last: int) -> None:
     from cli.trade_views import rows, table
 
     try:
-        found = rows(_settings(config), name)[-last:]
+        found = rows(settings_of(config), name)[-last:]
     except BusError as error:
-        raise _fail(error, 2) from None
+        raise fail(error, 2) from None
     if as_json:
         for row in found:
             print(json.dumps(row))
@@ -112,7 +99,7 @@ def opps(
     if live:
         from cli.trade_views import follow
 
-        follow(_settings(config), "opps", as_json)
+        follow(settings_of(config), "opps", as_json)
 
 
 def orders(config: Config = None, as_json: AsJson = False, last: Last = 20) -> None:
@@ -135,6 +122,16 @@ def balances(config: Config = None, as_json: AsJson = False, last: Last = 1000) 
     _show("balances", config, as_json, last)
 
 
+def residuals(config: Config = None, as_json: AsJson = False, last: Last = 1000) -> None:
+    """What hedge groups left over: HEDGING, UNHEDGED (an alarm), DUST; amounts are exact."""
+    _show("residuals", config, as_json, last)
+
+
+def notices(config: Config = None, as_json: AsJson = False, last: Last = 50) -> None:
+    """Alarms, and what was verified at the venues."""
+    _show("notices", config, as_json, last)
+
+
 def pnl(config: Config = None, as_json: AsJson = False, last: Last = 1000) -> None:
     """Realised profit and fees by account and asset, from the ledger alone."""
     _show("pnl", config, as_json, last)
@@ -148,11 +145,11 @@ def why(
     from cli.trade_why import explain
 
     try:
-        text = explain(_settings(config), name)
+        text = explain(settings_of(config), name)
     except BusError as error:
-        raise _fail(error, 2) from None
+        raise fail(error, 2) from None
     except LookupError as error:
-        raise _fail(error, 1) from None
+        raise fail(error, 1) from None
     print(text)
 
 
@@ -168,11 +165,11 @@ def rerun(
     from strategies.strategy import StrategyError
 
     try:
-        same, text = decide_again(_settings(config), intent, strategy, code)
+        same, text = decide_again(settings_of(config), intent, strategy, code)
     except BusError as error:
-        raise _fail(error, 2) from None
+        raise fail(error, 2) from None
     except (LookupError, StrategyError) as error:
-        raise _fail(error, 1) from None
+        raise fail(error, 1) from None
     print(text)
     raise typer.Exit(0 if same else 1)
 
@@ -182,7 +179,7 @@ def limits_show(config: Config = None) -> None:
     """The limits of every scope as they are now."""
     from cli.trade_views import newest_by
 
-    for record in newest_by(_settings(config), "orders.limits", "scope"):
+    for record in newest_by(settings_of(config), "orders.limits", "scope"):
         print(f"{record['scope']} version {record['version']} by {record['by']}: {record['reason']}")
         for name, value in zip(record["names"], record["limits"], strict=True):
             print(f"  {name} = {value}")
@@ -196,29 +193,30 @@ def limits_set(
     config: Config = None,
 ) -> None:
     """Write a new version of a scope's limits."""
+    from cli.trade_control import who
     from cli.trade_views import newest_by, write
     from execution.risk_state import NEEDED
     from market.decimals import DecimalError, parse_decimal
 
-    settings = _settings(config)
+    settings = settings_of(config)
     known = {r["scope"]: r for r in newest_by(settings, "orders.limits", "scope")}
     old = known.get(scope)
     now: dict[str, str] = dict(zip(old["names"], old["limits"], strict=True)) if old else {}
     for item in values:
         name, equals, text = item.partition("=")
         if not equals or name not in NEEDED:
-            raise _fail(f"{item!r}: write NAME=VALUE; names are {', '.join(NEEDED)}", 64)
+            raise fail(f"{item!r}: write NAME=VALUE; names are {', '.join(NEEDED)}", 64)
         try:
             if text and parse_decimal(text)[0] < 0:
                 raise DecimalError("a limit is not negative")
         except DecimalError as error:
-            raise _fail(f"{item}: {error}", 64) from None
+            raise fail(f"{item}: {error}", 64) from None
         now.pop(name, None)
         if text:
             now[name] = text
     version = max((r["version"] for r in known.values()), default=0) + 1
     write(settings, "orders.limits", "Limits", scope, {
-        "scope": scope, "version": version, "names": sorted(now), "limits": [now[n] for n in sorted(now)], "by": _who(),
+        "scope": scope, "version": version, "names": sorted(now), "limits": [now[n] for n in sorted(now)], "by": who(),
         "reason": reason, "ts_ns": time.time_ns(),
     })  # fmt: skip
     missing = [n for n in NEEDED if n not in now]
@@ -230,56 +228,8 @@ def limits_history(config: Config = None) -> None:
     """Every version that ever was, oldest first."""
     from cli.trade_views import records
 
-    for r in records(_settings(config), "orders.limits"):
+    for r in records(settings_of(config), "orders.limits"):
         print(json.dumps(r))
-
-
-def kill(
-    config: Config = None,
-    all_: Annotated[bool, typer.Option("--all", help="Everything.")] = False,
-    venue: str = "",
-    account: str = "",
-    strategy: str = "",
-    reason: Annotated[str, typer.Option(help="Why.")] = "by hand",
-) -> None:
-    """Stop: cancel all, refuse all. Executors verify at the venue that nothing is open, or alarm."""
-    _control(config, _scope(all_, venue, account, strategy), "KILL", reason)
-
-
-def resume(
-    reason: Annotated[str, typer.Option(help="Why it may trade again; kept with the version.")],
-    config: Config = None,
-    all_: Annotated[bool, typer.Option("--all", help="Everything.")] = False,
-    venue: str = "",
-    account: str = "",
-    strategy: str = "",
-) -> None:
-    """Allow trading. Before the first `resume --all` nothing trades at all."""
-    _control(config, _scope(all_, venue, account, strategy), "RUN", reason)
-
-
-def _scope(all_: bool, venue: str, account: str, strategy: str) -> str:
-    given = [("all", all_), (f"venue:{venue}", venue), (f"account:{account}", account), (f"strategy:{strategy}", strategy)]
-    scopes = [scope for scope, wanted in given if wanted]
-    if len(scopes) != 1:
-        raise _fail("say exactly one of --all, --venue, --account, --strategy", 64)
-    return scopes[0]
-
-
-def _control(config: Path | None, scope: str, state: str, reason: str) -> None:
-    from bus.errors import BusError
-    from cli.trade_views import records, write
-
-    settings = _settings(config)
-    try:
-        version = max((r["version"] for r in records(settings, "orders.control")), default=0) + 1
-        offset = write(settings, "orders.control", "Control", scope, {
-            "scope": scope, "version": version, "state": state, "flatten": False, "by": _who(), "reason": reason,
-            "ts_ns": time.time_ns(),
-        })  # fmt: skip
-    except BusError as error:
-        raise _fail(error, 2) from None
-    print(f"{scope}: {state}, version {version}, offset {offset}")
 
 
 def backtest(
@@ -298,29 +248,21 @@ def backtest(
 
     try:
         summary = run_backtest(
-            _settings(config), load_config(strategy), out, capture or [], latency_ms=latency_ms, queue=not no_queue
+            settings_of(config), load_config(strategy), out, capture or [], latency_ms=latency_ms, queue=not no_queue
         )
     except BusError as error:
-        raise _fail(error, 2) from None
+        raise fail(error, 2) from None
     except (StrategyError, BacktestError) as error:
-        raise _fail(error, 64) from None
+        raise fail(error, 64) from None
     print(json.dumps(summary))
-
-
-def _who() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
     app.add_typer(limits_app, name="limits")
     commands: tuple[Any, ...] = (
-        trade, execute, opps, orders, fills, positions, balances, pnl, why, rerun, kill, resume, backtest,
+        trade, execute, opps, orders, fills, positions, balances, residuals, notices, pnl, why, rerun, backtest,
+        *trade_control.COMMANDS,
     )  # fmt: skip
     for command in commands:
         app.command()(command)

@@ -88,12 +88,28 @@ def _balance(r: Record) -> Record:
     }  # fmt: skip
 
 
+def _residual(r: Record) -> Record:
+    left = ", ".join(f"{amount} {asset}" for amount, asset in zip(r["amounts"], r["assets"], strict=True))
+    return {
+        "group": r["group_id"], "strategy": r["strategy"], "account": r["account"], "state": r["state"], "left": left,
+        "tries": r["tries"], "cause": r["cause"],
+    }  # fmt: skip
+
+
+def _notice(r: Record) -> Record:
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(r["ts_ns"] // 1_000_000_000))
+    took = f"{r['took_us'] / 1000:.1f} ms" if r["took_us"] else ""
+    return {"at": at, "kind": r["kind"], "account": r["account"], "text": r["text"], "group": r["group_id"], "took": took}
+
+
 VIEWS: dict[str, tuple[str, Callable[[Record], Record], Callable[[Record], Any] | None]] = {
     "opps": ("derived.opportunity", _opportunity, None),
     "orders": ("orders.event", _order, lambda r: r["order_id"]),
     "fills": ("orders.fill", _fill, lambda r: (r["account"], r["symbol"], r["trade_id"], r["side"])),
     "positions": ("orders.position", _position, lambda r: (r["account"], r["symbol"])),
     "balances": ("orders.balance", _balance, lambda r: (r["account"], r["asset"])),
+    "residuals": ("orders.residual", _residual, lambda r: r["group_id"]),
+    "notices": ("orders.notice", _notice, None),
 }
 """name → (topic, row, what makes a row the same thing as an older one)."""
 
@@ -107,7 +123,7 @@ def rows(settings: Settings, name: str) -> list[Record]:
     newest: dict[Any, Record] = {}
     for number, record in enumerate(records(settings, topic, start)):
         newest[number if same is None else same(record)] = row(record)
-    return list(newest.values())
+    return [row for row in newest.values() if row.get("state") != "CLOSED"]
 
 
 def _pnl(settings: Settings) -> list[Record]:
@@ -158,3 +174,29 @@ def follow(settings: Settings, name: str, as_json: bool) -> None:
 
 def _d(mantissa: int, exponent: int) -> str:
     return format_decimal(mantissa, exponent)
+
+
+def status_rows(settings: Settings) -> dict[str, list[Record]]:
+    """How things stand, by part: control, accounts, open orders, balances that differ, residuals, alarms of a day."""
+    from cli.trade_control import running
+    from execution.hedging import OVER
+
+    notices = records(settings, "orders.notice")
+    now = time.time_ns()
+    unfinished = [r for r in rows(settings, "orders") if r["state"] not in OVER]
+    alarms = [_notice(r) for r in notices if r["kind"] == "ALARM" and now - r["ts_ns"] < BACK_MS * 1_000_000]
+    return {
+        "control": [
+            {"scope": r["scope"], "state": r["state"], "version": r["version"], "by": r["by"], "reason": r["reason"]}
+            for r in newest_by(settings, "orders.control", "scope")
+        ],
+        "accounts": [
+            {"account": a, "last sign of life": f"{(now - at) / 1e9:.0f} s ago", "orders open": sum(
+                r["account"] == a for r in unfinished)} for a, at in sorted(running(notices).items())
+        ],
+        "open orders": unfinished,
+        "positions": [r for r in rows(settings, "positions") if r["size"] != "0"],
+        "balances that differ": [r for r in rows(settings, "balances") if r["state"] != "OK"],
+        "residuals": rows(settings, "residuals"),
+        "alarms of the last 24 hours": alarms[-20:],
+    }  # fmt: skip

@@ -81,6 +81,14 @@ class Capabilities:
     cancel_all_after: bool = False
     """A dead man's switch at the venue."""
     cancel_all: bool = True
+    client_id: str = "[A-Za-z0-9]{1,32}"
+    """What the venue takes as a client order id, as a regular expression."""
+    client_id_uuid: bool = False
+    """Ids of our length only as a UUID's 32 hexadecimal digits."""
+    page: int = 500
+    """Rows that one page of fills or of open orders has at most."""
+    newest_first: bool = False
+    """A page of fills holds the newest of its span, not the oldest."""
 
 
 class VenueAccount(ABC):

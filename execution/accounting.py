@@ -82,12 +82,18 @@ class Accounts:
     breaks: dict[str, int] = field(default_factory=dict)
     """asset → since when ledger and venue differ, by our clock."""
     states: dict[str, str] = field(default_factory=dict)
+    strategies: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(strategy, symbol) → signed size of its fills, at EXP."""
     _fills: set[tuple[str, str, str]] = field(default_factory=set)
     _entries: set[str] = field(default_factory=set)
 
     def knows(self, fill: Record) -> bool:
         """Whether this fill is inside already."""
         return (fill["symbol"], fill["trade_id"], fill["side"]) in self._fills
+
+    def of_strategy(self, strategy: str, symbol: str) -> int:
+        """What a strategy's fills left of a symbol, at the holding's size exponent."""
+        return self.strategies.get((strategy, symbol), 0) // 10 ** (self.holdings[symbol].size_exp - EXP)
 
     def take_fill(self, fill: Record) -> list[Record]:
         """Fold one Fill record; a repeated one changes nothing and gives nothing. Raises KeyError for unknown terms."""
@@ -106,6 +112,8 @@ class Accounts:
         value = amount(exact, fill["price_exp"] + fill["size_exp"] + terms.contract_exp)
         profit = holding.take(fill["side"], size, value)
         sign = 1 if fill["side"] == "BUY" else -1
+        whose = (fill["strategy"], fill["symbol"])
+        self.strategies[whose] = self.strategies.get(whose, 0) + sign * amount(fill["size"], fill["size_exp"])
         reference = f"{fill['symbol']}:{fill['trade_id']}:{fill['side']}"
         moves: list[tuple[str, str, int]] = []
         if terms.kind == "SPOT":

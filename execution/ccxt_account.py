@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import ccxt.pro
 
 from execution.account import Amounts, Capabilities, FillReport, OrderReport, OrderRequest, VenueAccount
 from execution.errors import AccountError, NotFound, Refused, Throttled, Unclear, VenueError
+from execution.orders import OURS, order_id_of
 from market.decimals import format_decimal, parse_decimal
 
 log = logging.getLogger(__name__)
@@ -54,12 +56,35 @@ class CcxtOptions:
 
 
 KNOWN: dict[str, Capabilities] = {
-    "binance": Capabilities(request_expiry_ms=5000, not_found_grace_s=15, cancel_all_after=False),
-    "okx": Capabilities(request_expiry_ms=5000, not_found_grace_s=15, cancel_all_after=True),
-    "kraken": Capabilities(query_by_client_id=False, request_expiry_ms=5000, cancel_all_after=True),
-}
-"""What is known of venues beyond ccxt's ``has``. Sources: their REST documentation (recvWindow, expTime,
-CancelAllOrdersAfter)."""
+    # recvWindow; newClientOrderId: [.A-Z:/a-z0-9_-]{1,36}; cancel-all-after exists on futures alone.
+    "binance": Capabilities(request_expiry_ms=5000, client_id=r"[.A-Z:/a-z0-9_-]{1,36}"),
+    # A timestamp 30 s off is refused; clOrdId: letters and digits, 32 at most; cancel-all-after: 10 to 120 s.
+    "okx": Capabilities(request_expiry_ms=30_000, cancel_all_after=True, page=100, newest_first=True),
+    # No bound on how late a request may arrive (ccxt sends no deadline); cl_ord_id: a UUID, or 18 characters at most.
+    "kraken": Capabilities(
+        query_by_client_id=False, request_expiry_ms=60_000, cancel_all_after=True, client_id="[0-9a-f]{32}|.{1,18}",
+        client_id_uuid=True, page=50, newest_first=True,
+    ),
+}  # fmt: skip
+"""What is known of venues beyond ccxt's ``has``. Sources: their REST documentation."""
+UUID_PREFIX = "766d0000"
+"""Before an intent's 24 digits, where a venue takes our ids only as a UUID's 32."""
+
+
+def to_venue(order_id: str, can: Capabilities) -> str:
+    """Our order id in the venue's charset and length; raises AccountError where it does not fit."""
+    told = UUID_PREFIX + order_id.removeprefix(OURS) if can.client_id_uuid else order_id
+    if not re.fullmatch(can.client_id, told):
+        raise AccountError(f"the venue takes no client order id like {told!r}: {can.client_id}")
+    return told
+
+
+def from_venue(told: str, can: Capabilities) -> str:
+    """Our order id of the venue's; another's is given as it is."""
+    plain = told.replace("-", "")
+    if can.client_id_uuid and len(plain) == 32 and plain.startswith(UUID_PREFIX):
+        return OURS + plain.removeprefix(UUID_PREFIX)
+    return told
 
 
 def outcome(error: Exception) -> VenueError:
@@ -117,6 +142,7 @@ class CcxtAccount(VenueAccount):
         return exchange
 
     async def start(self) -> None:
+        to_venue(order_id_of("0" * 24), self.capabilities)
         try:
             await self._exchange.load_markets()
             await self._exchange.fetch_balance()
@@ -135,7 +161,7 @@ class CcxtAccount(VenueAccount):
         await self._exchange.close()
 
     async def place(self, order: OrderRequest) -> OrderReport:
-        params: dict[str, Any] = {"clientOrderId": order.order_id}
+        params: dict[str, Any] = {"clientOrderId": to_venue(order.order_id, self.capabilities)}
         if order.time_in_force == "POST_ONLY":
             params["postOnly"] = True
         else:
@@ -152,7 +178,7 @@ class CcxtAccount(VenueAccount):
         )
 
     async def cancel(self, order_id: str, venue_order_id: str, symbol: str) -> OrderReport | None:
-        params = {} if venue_order_id else {"clientOrderId": order_id}
+        params = {} if venue_order_id else {"clientOrderId": to_venue(order_id, self.capabilities)}
         answer = await self._call(self._exchange.cancel_order(venue_order_id or None, symbol, params))
         report = self._report(answer, symbol)
         if report.state not in ("CANCELED", "FILLED", "EXPIRED"):
@@ -160,25 +186,40 @@ class CcxtAccount(VenueAccount):
         return OrderReport(order_id, report.venue_order_id, symbol, report.state, report.filled, report.size_exp)
 
     async def query(self, order_id: str, symbol: str) -> OrderReport:
-        answer = await self._call(self._exchange.fetch_order(None, symbol, {"clientOrderId": order_id}))
+        told = to_venue(order_id, self.capabilities)
+        answer = await self._call(self._exchange.fetch_order(None, symbol, {"clientOrderId": told}))
         return self._report(answer, symbol)
 
     async def open_orders(self) -> list[OrderReport]:
         # Asked for all symbols at once on purpose: ccxt warns that this is dear, and it is what a kill must know.
         self._exchange.options["warnOnFetchOpenOrdersWithoutSymbol"] = False
-        return [self._report(o, o["symbol"]) for o in await self._call(self._exchange.fetch_open_orders())]
+        out: dict[str, OrderReport] = {}
+        while True:
+            after = {"after": next(reversed(out.values())).venue_order_id} if out else {}
+            page = await self._call(self._exchange.fetch_open_orders(None, None, None, after))
+            rows = [self._report(o, o["symbol"]) for o in page]
+            # Oldest last: the next page begins after it.
+            new = [r for r in sorted(rows, key=lambda r: _age(r.venue_order_id), reverse=True) if r.venue_order_id not in out]
+            out |= {r.venue_order_id: r for r in new}
+            if not self.capabilities.newest_first or len(page) < self.capabilities.page or not new:
+                return list(out.values())
 
     async def fills(self, symbol: str, since_us: int) -> list[FillReport]:
-        out: list[FillReport] = []
-        since_ms = max(0, since_us // 1000)
+        out: dict[tuple[str, str], FillReport] = {}
+        since_ms, params, can = max(0, since_us // 1000), dict[str, Any](), self.capabilities
         while True:
-            page = await self._call(self._exchange.fetch_my_trades(symbol, since_ms or None, 500))
-            seen = {f.trade_id for f in out}
-            new = [self._fill(t, "REST") for t in page if str(t["id"]) not in seen]
-            out += new
-            if len(page) < 500 or not new:
-                return out
-            since_ms = max(since_ms, int(page[-1]["timestamp"]))
+            page = await self._call(self._exchange.fetch_my_trades(symbol, since_ms or None, can.page, params))
+            rows = [self._fill(t, "REST") for t in page]
+            new = {(f.trade_id, f.venue_order_id): f for f in rows if (f.trade_id, f.venue_order_id) not in out}
+            out |= new
+            if len(page) < can.page or not new:
+                return sorted(out.values(), key=lambda f: f.ts_venue_us)
+            # A full page may not be all: on, towards the end that it does not reach. Its edge is asked for again.
+            times = [int(t["timestamp"]) for t in page]
+            if can.newest_first:
+                params = {"until": min(times)}
+            else:
+                since_ms = max(since_ms, max(times))
 
     async def balances(self) -> dict[str, Amounts]:
         answer = await self._call(self._exchange.fetch_balance())
@@ -248,20 +289,30 @@ class CcxtAccount(VenueAccount):
         state = STATES.get(order.get("status") or "", "OPEN")
         if state == "OPEN" and filled:
             state = "PARTIAL"
-        return OrderReport(str(order.get("clientOrderId") or ""), str(order.get("id") or ""), symbol, state, filled, exp)
+        told = from_venue(str(order.get("clientOrderId") or ""), self.capabilities)
+        return OrderReport(told, str(order.get("id") or ""), symbol, state, filled, exp)
 
     def _fill(self, trade: Any, source: Any) -> FillReport:
         price, price_exp = parse_decimal(str(trade["price"]))
         size, size_exp = parse_decimal(str(trade["amount"]))
         fee_info = trade.get("fee") or {}
         fee, fee_exp = parse_decimal(str(fee_info.get("cost") or "0"))
-        client_id = str((trade.get("info") or {}).get("c") or "")
+        info = trade.get("info") or {}
+        if "fillFee" in info:
+            # OKX's orders channel: ccxt passes its fee on as it is, negative where it is paid; by REST it turns the sign.
+            fee, fee_exp = parse_decimal(str(info["fillFee"] or "0"))
+            fee = -fee
+        client_id = from_venue(str(info.get("c") or info.get("clOrdId") or ""), self.capabilities)
         return FillReport(
             str(trade["id"]), client_id, str(trade.get("order") or ""), trade["symbol"],
             "BUY" if trade["side"] == "buy" else "SELL", price, price_exp, size, size_exp, fee, fee_exp,
             str(fee_info.get("currency") or ""), trade.get("takerOrMaker") == "maker",
             int(trade.get("timestamp") or 0) * 1000, source,
         )  # fmt: skip
+
+
+def _age(venue_order_id: str) -> tuple[int, str]:
+    return len(venue_order_id), venue_order_id
 
 
 def armed(options: CcxtOptions) -> None:

@@ -14,7 +14,7 @@ from execution.risk import Verdict, economics
 from execution.risk_state import MINUTE_NS, OpenOrder, RiskState
 from market.live_book import LiveBook
 from market.terms import Terms
-from schemas.topics import BALANCE, FILL, LEDGER, ORDER, POSITION, RISK
+from schemas.topics import BALANCE, FILL, LEDGER, NOTICE, ORDER, POSITION, RISK
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +60,18 @@ class Desk:
                 if len(state.accepted) > REMEMBERED:
                     del state.accepted[next(iter(state.accepted))]
                 self.reserve(intent, intent["size"])
+        self.verdict(intent, verdict)
+
+    def verdict(self, intent: Record, verdict: Verdict) -> None:
+        """Publish a verdict."""
+        state = self.risk
+        self._remember(intent["id"])
         self.send(RISK.name, "RiskDecision", intent["account"], {
             "intent_id": intent["id"], "account": intent["account"], "strategy": intent["strategy"],
             "verdict": "ACCEPT" if verdict.accepted else "REFUSE", "rule": verdict.rule,
             "measured": verdict.measured[:500], "bound": verdict.bound[:200], "limits_version": state.limits_version,
-            "control_version": state.control_version, "rules_passed": list(verdict.passed), "ts_ns": now,
+            "control_version": state.control_version, "rules_passed": list(verdict.passed),
+            "ts_ns": state.now_ns or self.clock(),
         })  # fmt: skip
 
     def _remember(self, intent_id: str) -> None:
@@ -186,8 +193,18 @@ class Desk:
             self.risk.drawdown[asset] = peak - value
         return out
 
-    def alarm(self, text: str) -> None:
+    def alarm(self, text: str, account: str = "", group_id: str = "") -> None:
         """Something that a person must see."""
         log.error("ALARM %s", text)
         self.alarms.append(text)
         del self.alarms[:-1000]
+        self.notice("ALARM", account, text, group_id=group_id)
+
+    def notice(
+        self, kind: str, account: str, text: str, *, group_id: str = "", control_version: int = 0, took_us: int = 0
+    ) -> None:
+        """Publish a Notice."""
+        self.send(NOTICE.name, "Notice", account, {
+            "account": account, "kind": kind, "text": text[:1000], "group_id": group_id, "control_version": control_version,
+            "took_us": took_us, "ts_ns": self.clock(),
+        })  # fmt: skip

@@ -12,33 +12,36 @@ from collections.abc import Callable
 from typing import Any
 
 from bus.errors import QueueFull
-from bus.log_reader import LogReader, LogRecord, read_all, start_positions
+from bus.log_reader import LogReader, LogRecord
 from bus.producer import Producer
 from bus.tracing import current, following
 from bus.tracing import start as start_tracing
 from config.settings import Settings
-from execution.config import AccountConfig, ExecutorConfig, account_of
+from execution.config import ExecutorConfig
 from execution.desk import Desk
-from execution.egress import Egress, EgressCaps, RateBudget
 from execution.errors import AccountError, Fenced
+from execution.flatten import FLATTEN
 from execution.gateway import Gateway
-from execution.hedging import OVER, HedgeGroups
-from execution.journal import KafkaJournal
-from execution.orders import Order, order_id_of
+from execution.hedging import HEDGE, OVER, HedgeGroups
+from execution.orders import order_id_of
 from execution.paper import PaperAccount
+from execution.past import Past
 from execution.risk import Verdict, judge
+from execution.stopping import Stopping, stopped
 from market.live_book import LiveBook
 from market.terms import TermsError, terms_of
 from schemas.codec import codec
 from schemas.errors import DecodeError
-from schemas.topics import BOOK, CONTROL, FILL, INSTRUMENT, INTENT, LEDGER, LIMITS, ORDER, RISK, STATUS, TRADE
+from schemas.topics import BOOK, CONTROL, FILL, INSTRUMENT, INTENT, LIMITS, ORDER, RESIDUAL, RISK, STATUS, TRADE
 
 log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
-BACK_MS = 3_600_000
-BOOKS_BACK_MS = 130_000
 PENDING_BATCHES = 64
+HEDGE_EVERY_S = 0.05
+SWEEP_EVERY_S = 5.0
+SIGN_OF_LIFE_S = 600.0
+DEAD_MAN_S = 60
 RECORDS = {t.name: t.record for t in (INSTRUMENT, STATUS, BOOK, TRADE, LIMITS, CONTROL, INTENT, RISK, ORDER, FILL)}
 
 
@@ -58,25 +61,28 @@ class Executor:
     def __init__(self, settings: Settings, config: ExecutorConfig, say: Callable[[str], None]) -> None:
         self.settings, self.config, self.say = settings, config, say
         self.clock = WallClock()
-        self.desk = Desk(self._send, self.clock.now_ns)
+        self.desk = Desk(self.send, self.clock.now_ns)
         self.gateways: dict[str, Gateway] = {}
         self.stop = asyncio.Event()
         self.dropped = 0
         self._producer = Producer(settings, queue_max=100_000, linger_ms=0)
         self._decode = {topic: codec(name).decode for topic, name in RECORDS.items()}
         self._encode = {name: codec(name).encode for name in (
-            "RiskDecision", "OrderEvent", "Fill", "LedgerEntry", "Position", "Balance", "OrderIntent",
+            "RiskDecision", "OrderEvent", "Fill", "LedgerEntry", "Position", "Balance", "OrderIntent", "Residual", "Notice",
         )}  # fmt: skip
-        self._groups = HedgeGroups(self.desk.terms, self.desk.books)
+        self.groups = HedgeGroups(
+            self.desk.terms, self.desk.books, self._unusable, self._incomplete, lambda account: account in config.accounts
+        )
+        self.past = Past(self)
+        self.stopping = Stopping(self)
         self._venues = {name.partition(":")[0] for name in config.accounts}
         self._room = threading.Semaphore(PENDING_BATCHES)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._run = uuid.uuid4().hex[:8]
-        self._past_intents: dict[str, Record] = {}
-        self._past_accepted: set[str] = set()
+        self.run_id = uuid.uuid4().hex[:8]
+        self._equity_s = 0.0
         self.resolved = False
 
-    def _send(self, topic: str, name: str, key: str, record: Record) -> None:
+    def send(self, topic: str, name: str, key: str, record: Record) -> None:
         while True:
             try:
                 self._producer.send(topic, key, self._encode[name](record))
@@ -86,65 +92,7 @@ class Executor:
                 self._producer.poll(0.05)
                 self._producer.raise_failures()
 
-    # The past.
-
-    def _load(self) -> dict[tuple[str, int], int]:
-        now_ms = time.time_ns() // 1_000_000
-        starts: dict[str, str | int] = {BOOK.name: now_ms - BOOKS_BACK_MS, STATUS.name: "beginning"}
-        ends = {t.name: "end" for t in (TRADE, INSTRUMENT, LIMITS, CONTROL, RISK, ORDER, FILL)}
-        positions = start_positions(self.settings, starts | ends | {INTENT.name: now_ms - BACK_MS})
-        for topic in (INSTRUMENT, LIMITS, CONTROL):
-            for record in read_all(self.settings, topic.name):
-                self._take(record, live=False)
-        for record in read_all(self.settings, LEDGER.name):
-            entry = codec("LedgerEntry").decode(record.value or b"")
-            self.desk.account(entry["account"]).take_entry(entry)
-        for topic in (FILL, INTENT, RISK, ORDER):
-            for record in read_all(self.settings, topic.name, "beginning" if topic is FILL else now_ms - BACK_MS):
-                self._take(record, live=False)
-        for accounts in self.desk.accounts.values():
-            self.desk.refresh(accounts)
-        return positions
-
-    async def _open(self, name: str, config: AccountConfig) -> None:
-        venue = name.partition(":")[0]
-        paper_held = dict(self.desk.account(name).balances) or config.amounts()
-        account = account_of(
-            name, config, self.desk.books, self.desk.terms, paper_held, self._run,
-            live=self.config.live, arm_file=self.config.arm_file,
-        )  # fmt: skip
-        caps = EgressCaps(config.orders_per_minute, config.notional_per_minute)
-        budget = RateBudget(config.requests_per_minute, reserve=config.requests_per_minute // 5)
-        gateway = Gateway(
-            account, KafkaJournal(self.settings, name), self.desk, self.clock, Egress(caps), self._whole_notional, budget
-        )
-        self.gateways[name] = gateway
-        await account.start()
-        for scope in ("all", f"venue:{venue}", f"account:{name}"):
-            if (known := self.desk.risk.control.get(scope)) is not None and known["state"] == "KILL":
-                gateway.killed = known["reason"] or "killed"
-        await gateway.start()
-        # Journalled, and not published when the process died: consumers tell repeated fills from new ones.
-        for fill in gateway.past_fills:
-            if not self.desk.account(name).knows(fill):
-                self.desk.fill(fill)
-        gateway.past_fills.clear()
-        for intent_id in sorted(self._past_accepted & self._past_intents.keys()):
-            intent = self._past_intents[intent_id]
-            if intent["account"] == name and intent["action"] == "PLACE" and order_id_of(intent_id) not in gateway.orders:
-                # Nothing left, and nothing will: whoever waits for it (a hedge group, a strategy) must hear so.
-                gone = Order(order_id_of(intent_id), intent, "EXPIRED", cause="accepted, never prepared")
-                self.desk.order(gone, "NEW", self.clock.now_ns())
-        if isinstance(account, PaperAccount) and self.desk.account(name).balances:
-            account.held = dict(self.desk.account(name).balances)
-        for order in gateway.unfinished():
-            self.desk.reserve(order.intent, order.left)
-        self.desk.reconciled(name, await account.balances())
-        self._spawn(self._listen(name, gateway))
-        self.desk.risk.accounts |= {name}
-        self.say(f"{name}: ready, {len(gateway.unfinished())} orders open from before")
-
-    def _whole_notional(self, intent: Record) -> int:
+    def whole_notional(self, intent: Record) -> int:
         terms = self.desk.terms[f"{intent['venue']}|{intent['symbol']}"]
         return -(-terms.notional(intent["price"], intent["size"]) // 10**-terms.notional_exp)
 
@@ -179,7 +127,7 @@ class Executor:
         changed: dict[str, None] = {}
         for record in batch:
             try:
-                if (key := self._take(record, live=True)) is not None:
+                if (key := self.take(record, live=True)) is not None:
                     changed[key] = None
             except (DecodeError, TermsError, KeyError, ValueError) as error:
                 self.dropped += 1
@@ -190,7 +138,7 @@ class Executor:
                     gateway.account.on_book(key)
         self._producer.poll(0)
 
-    def _take(self, record: LogRecord, *, live: bool) -> str | None:
+    def take(self, record: LogRecord, *, live: bool) -> str | None:
         """Fold one record; gives the key of a book that changed."""
         topic, desk = record.topic, self.desk
         if record.value is None:
@@ -220,43 +168,46 @@ class Executor:
             desk.risk.limits[value["scope"]] = dict(zip(value["names"], value["limits"], strict=True))
             desk.risk.limits_version = max(desk.risk.limits_version, value["version"])
         elif topic == CONTROL.name:
-            self._control(value, live=live)
+            self.stopping.take(value, live=live)
         elif topic == RISK.name:
             desk.decided(value)
-            if not live and value["verdict"] == "ACCEPT":
-                self._past_accepted.add(value["intent_id"])
             if value["verdict"] == "REFUSE":
-                self._groups.refused(value["intent_id"], self.clock.now_ns())
+                cause = f"{value['rule']}: {value['measured']} against {value['bound']}"
+                self.groups.refused(value["intent_id"], self.clock.now_ns(), cause)
         elif topic == ORDER.name:
             if value["state"] in OVER:
-                self._groups.over(value["intent_id"], value["group_id"], self.clock.now_ns())
+                self.groups.over(value["intent_id"], self.clock.now_ns())
         elif topic == FILL.name:
-            self._groups.fill(value, self.clock.now_ns())
+            self.groups.fill(value, self.clock.now_ns())
             if not live and value["account"] in self.config.accounts:
                 self.desk.account(value["account"]).take_fill(value)
         elif topic == INTENT.name:
-            self._groups.intent(value)
+            self.groups.intent(value)
             if live:
                 with following("judge", record.context, {"intent.id": value["id"], "account": value["account"]}):
-                    self._intent(record.value, value)
-            else:
-                self._past_intents[value["id"]] = value
+                    self.intent(record.value, value)
+        if not live:
+            self.past.take(topic, value)
         return None
 
-    def _intent(self, raw: bytes, intent: Record) -> None:
+    def intent(self, raw: bytes, intent: Record) -> None:
         name = intent["account"]
-        if name not in self.config.accounts or intent["id"] in self.desk.risk.judged:
+        if name not in self.config.accounts or intent["id"] in self.desk.risk.judged or self.past.holds_back(raw, intent):
             return
         self.desk.risk.now_ns = self.clock.now_ns()
         if intent["leg_mode"] in ("SEQUENTIAL", "HEDGE_OF"):
             verdict = Verdict("leg_mode", intent["leg_mode"], "SINGLE or SIMULTANEOUS", ())
         elif intent["mode"] not in ("LIVE", "PAPER") or (intent["mode"] == "PAPER") != self.config.accounts[name].paper:
             verdict = Verdict("mode", intent["mode"], "LIVE for real accounts, PAPER for paper", ())
+        elif intent["strategy_version"] == HEDGE and (wrong := self.groups.closes(intent)):
+            verdict = Verdict("hedge", wrong, "closes what its group left over", ())
+        elif intent["strategy_version"] == FLATTEN and intent["id"] not in self.stopping.flattening:
+            verdict = Verdict("flatten", intent["id"], "an order of this executor's own", ())
         else:
             verdict = judge(intent, self.desk.risk)
         self.desk.judged(intent, verdict)
         if verdict.accepted:
-            self._spawn(self._act(name, raw, intent))
+            self.spawn(self._act(name, raw, intent))
 
     async def _act(self, name: str, raw: bytes, intent: Record) -> None:
         gateway = self.gateways[name]
@@ -269,89 +220,87 @@ class Executor:
         except Fenced as error:
             self._fenced(name, error)
 
-    # Stopping.
-
-    def _control(self, control: Record, *, live: bool) -> None:
-        known = self.desk.risk.control.get(control["scope"])
-        if known is not None and known["version"] >= control["version"]:
-            return
-        self.desk.risk.control[control["scope"]] = control
-        self.desk.risk.control_version = max(self.desk.risk.control_version, control["version"])
-        if not live:
-            return
-        for name, gateway in self.gateways.items():
-            if control["scope"] in ("all", f"venue:{name.partition(':')[0]}", f"account:{name}"):
-                if control["state"] == "KILL":
-                    gateway.killed = control["reason"] or "killed"  # at once, before any task runs
-                    self._spawn(self._kill(name, gateway, control))
-                else:
-                    gateway.resume()
-        if control["state"] == "KILL" and control["scope"].startswith("strategy:"):
-            strategy = control["scope"].partition(":")[2]
-            for gateway in self.gateways.values():
-                for order in gateway.unfinished():
-                    if order.intent["strategy"] == strategy:
-                        self._spawn(gateway.cancel(order.order_id))
-
-    async def _kill(self, name: str, gateway: Gateway, control: Record) -> None:
-        began = time.monotonic()
-        sure = await gateway.resolver.kill(control["reason"] or "killed")
-        took = (time.monotonic() - began) * 1000
-        self.say(f"{name}: killed by {control['by']}: {'no open orders' if sure else 'NOT SURE'} after {took:.0f} ms")
-
     # Running.
 
     async def run(self) -> None:
         """Load the past, open the accounts, trade until ``stop``. Raises AccountError, BusError."""
         loop = asyncio.get_running_loop()
-        positions = await asyncio.to_thread(self._load)
+        positions = await asyncio.to_thread(self.past.load)
         reader = threading.Thread(target=self._read, args=(loop, positions), daemon=True, name="executor-log")
         reader.start()
         try:
             for name, config in self.config.accounts.items():
-                await self._open(name, config)
+                await self.past.open(name, config)
+                self.spawn(self._listen(name, self.gateways[name]))
+                self.spawn(self._tend(name, self.gateways[name]))
+                self.stopping.opened(name)
             self.resolved = True
             while not self.stop.is_set():
-                await self._housekeeping()
+                self._tick()
+                await asyncio.sleep(HEDGE_EVERY_S)
         finally:
             self.stop.set()
-            for gateway in self.gateways.values():
-                await gateway.account.close()
-                await gateway.journal.close()
             for task in list(self._tasks):
                 task.cancel()
+            for name, gateway in self.gateways.items():
+                await gateway.account.close()
+                await gateway.journal.close()
+                self.desk.notice("STOPPED", name, f"{len(gateway.unfinished())} orders left open")
             await asyncio.to_thread(reader.join, 3)
             self._producer.flush(10)
 
-    async def _housekeeping(self) -> None:
-        for turn in range(20):
-            if self.stop.is_set():
-                return
-            await asyncio.sleep(0.25)
-            self._producer.poll(0)
-            self._hedge()
-            if turn % 4 == 0:
-                self.desk.equity()
-        for name, gateway in self.gateways.items():
+    async def _tend(self, name: str, gateway: Gateway) -> None:
+        """One account's sweeps, for ever; another's trouble or slowness is not its own."""
+        alive = time.monotonic()
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
             try:
                 await gateway.resolver.sweep()
                 self.desk.reconciled(name, await gateway.account.balances())
-                await gateway.account.keep_alive(60)
+                await gateway.account.keep_alive(DEAD_MAN_S)
             except Fenced as error:
                 self._fenced(name, error)
-            except Exception as error:  # one account's trouble must not stop the others
+                return
+            except Exception as error:  # what is wrong now may be right at the next sweep
                 log.warning("%s: housekeeping failed: %s", name, error)
+            if time.monotonic() - alive > SIGN_OF_LIFE_S:
+                alive = time.monotonic()
+                self.desk.notice("READY", name, f"{len(gateway.unfinished())} orders open")
+
+    def _tick(self) -> None:
+        self._producer.poll(0)
+        try:
+            self._hedge()
+            if time.monotonic() - self._equity_s > 1:
+                self._equity_s = time.monotonic()
+                self.desk.equity()
+        except Exception as error:  # orders go on being tended, whatever this cannot make sense of
+            log.exception("the hedges")
+            self.desk.alarm(f"hedges and equity: {type(error).__name__}: {error}")
 
     def _hedge(self) -> None:
-        orders, alarms = self._groups.due(self.clock.now_ns())
+        orders, news = self.groups.due(self.clock.now_ns())
         for order in orders:
-            if order["account"] in self.config.accounts:
-                self._groups.intent(order)
-                self._send(INTENT.name, "OrderIntent", order["account"], order)
-        for text in alarms:
-            self.desk.alarm(text)
+            self.send(INTENT.name, "OrderIntent", order["account"], order)
+        for residual in news:
+            self.send(RESIDUAL.name, "Residual", residual["group_id"], residual)
+            if residual["state"] == "UNHEDGED":
+                left = ", ".join(f"{n} {a}" for n, a in zip(residual["amounts"], residual["assets"], strict=True))
+                text = f"group {residual['group_id']} of {residual['strategy']} is not hedged: {left} left; {residual['cause']}"
+                self.desk.alarm(text, residual["account"], residual["group_id"])
 
-    def _spawn(self, work: Any) -> None:
+    def _unusable(self, intent: Record) -> str:
+        """Why nothing may be sent where an intent goes to; a kill of its strategy does not count."""
+        reason = stopped(self.desk.risk, intent["venue"], intent["account"])
+        gateway = self.gateways.get(intent["account"])
+        return reason or (gateway.egress.halted or gateway.killed if gateway is not None else "")
+
+    def _incomplete(self, intent_id: str) -> bool:
+        """Whether a venue told of fills of this intent that have not come yet."""
+        order_id = order_id_of(intent_id)
+        return any((order := g.orders.get(order_id)) is not None and order.fills_missing for g in self.gateways.values())
+
+    def spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from execution.account import FillReport, OrderReport, VenueAccount
 from execution.egress import Egress, RateBudget
 from execution.errors import NotFound, Refused, Throttled, VenueError
+from execution.flatten import FLATTEN
 from execution.journal import Journal
 from execution.orders import FINAL, Order, order_id_of
 from execution.resolution import Resolver
@@ -91,6 +92,8 @@ class Gateway:
     orders: dict[str, Order] = field(default_factory=dict)
     counts: GatewayCounts = field(default_factory=GatewayCounts)
     killed: str = ""
+    flattening: bool = False
+    """Killed, and verified to be so: orders that close positions may still leave."""
     ready: bool = False
     _by_venue_id: dict[str, str] = field(default_factory=dict)
     known_trades: set[tuple[str, str, str]] = field(default_factory=set)
@@ -172,7 +175,7 @@ class Gateway:
         self._forget()
         order = self.orders[order_id] = Order(order_id, intent)
         self.symbols.add(order.symbol)
-        if reason := self._stopped():
+        if reason := self._stopped(intent):
             await self.to(order, "REJECTED", reason, durable=False)
             return None
         order.prepared_ns = self.clock.now_ns()
@@ -183,7 +186,7 @@ class Gateway:
         self.outbox.order(order, "NEW", order.prepared_ns)
         # The last looks, with nothing between them and the write.
         now = self.clock.now_ns()
-        if reason := self._stopped() or ("too late to leave" if now > intent["valid_until_ns"] else ""):
+        if reason := self._stopped(intent) or ("too late to leave" if now > intent["valid_until_ns"] else ""):
             self.counts.expired += 1
             await self.to(order, "EXPIRED", reason)
             return None
@@ -222,8 +225,10 @@ class Gateway:
         elif not order.over:
             self.alarm(f"{order.order_id} was refused ({cause}), and yet traded")
 
-    def _stopped(self) -> str:
-        return self.killed or self.egress.halted or ("" if self.ready else "the gateway still resolves its past")
+    def _stopped(self, intent: Record) -> str:
+        closes = self.flattening and intent["reduce_only"] and intent["strategy_version"] == FLATTEN
+        killed = "" if closes else self.killed
+        return killed or self.egress.halted or ("" if self.ready else "the gateway still resolves its past")
 
     async def unknown(self, order: Order, cause: str) -> None:
         """Nobody knows whether it exists, unless a fill has already shown that it does."""
@@ -364,7 +369,7 @@ class Gateway:
 
     def resume(self) -> None:
         """Trade again after a kill or a halt."""
-        self.killed = ""
+        self.killed, self.flattening = "", False
         self.egress.reset()
 
     # Steps of the state machine.

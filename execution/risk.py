@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from execution.flatten import FLATTEN
+from execution.hedging import HEDGE
 from execution.risk_state import (
     MINUTE_NS,
     MS,
@@ -72,6 +74,12 @@ def control(intent: Record, s: RiskState) -> Found:
         known = s.control.get(scope)
         if known is None and scope == "all":
             return "no control record for all", "RUN"
+        # A killed strategy decides nothing more; what its fills left half done is closed all the same.
+        if intent["strategy_version"] == HEDGE and scope.startswith("strategy:"):
+            continue
+        # A kill that flattens lets its own orders through, and the reduce-only rule holds them.
+        if intent["strategy_version"] == FLATTEN and intent["reduce_only"] and known is not None and known.get("flatten"):
+            continue
         if known is not None and known["state"] != "RUN":
             return f"{scope} is {known['state']}: {known['reason']}", "RUN"
     return None

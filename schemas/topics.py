@@ -65,6 +65,8 @@ FILL = _orders("orders.fill", "Fill")
 LEDGER = _orders("orders.ledger", "LedgerEntry", "account|asset")
 POSITION = _orders("orders.position", "Position", "account|symbol", cleanup="compact")
 BALANCE = _orders("orders.balance", "Balance", "account|asset", cleanup="compact")
+RESIDUAL = _orders("orders.residual", "Residual", "group_id", cleanup="compact")
+NOTICE = _orders("orders.notice", "Notice")
 LIMITS = _orders("orders.limits", "Limits", "scope")
 """Few and small; kept whole, so that every version that a verdict names can be shown."""
 CONTROL = _orders("orders.control", "Control", "scope")

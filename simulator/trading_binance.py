@@ -6,7 +6,6 @@ An unmodified client of Binance trades here with only its addresses changed. Sou
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
@@ -19,64 +18,34 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import WSMsgType, web
 
 from simulator.matching import Side
-from simulator.trading_core import Execution, Listing, TradingCore, TradingError, VenueOrder
-from simulator.trading_faults import TradingFaults
+from simulator.trading_core import Execution, Listing, TradingError, VenueOrder
+from simulator.trading_faults import Call, TradingFaults
+from simulator.trading_server import TradingVenue, now_ms
 from simulator.truth import plain
 
-SEND_QUEUE_MAX = 10_000
 STREAMS = "@depth@100ms"
+API = "/api/v3"
 
 
-class TradingBinance:
-    """The venue on localhost. ``keys``: api key → secret; the key is also the account's name in ``core``."""
+class TradingBinance(TradingVenue):
+    """Binance spot on localhost."""
 
     def __init__(self, listings: list[Listing], keys: Mapping[str, str], faults: TradingFaults | None = None) -> None:
-        self.core = TradingCore({x.native: x for x in listings})
-        self.core.listen = self._heard
-        self.core.on_book = self._book_changed
-        self.faults = faults or TradingFaults()
-        self.keys = dict(keys)
-        self.rest_url = ""
-        self.ws_url = ""
+        super().__init__(listings, keys, faults)
         self.weight_limit = 6000
-        self.calls: list[tuple[str, str]] = []
-        """(method, path) of the signed calls, newest last; at most 10,000."""
         self._weights = (0, 0)
         self._seq: dict[str, int] = dict.fromkeys(self.core.listings, 1)
-        self._private: dict[asyncio.Queue[bytes], str] = {}
-        self._public: dict[asyncio.Queue[bytes], set[str]] = {}
-        self._sockets: set[web.WebSocketResponse] = set()
-        self._runner: web.AppRunner | None = None
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen; port 0 takes a free one."""
-        app = web.Application()
-        v3 = "/api/v3"
-        app.add_routes([
-            web.get(f"{v3}/ping", self._empty), web.get(f"{v3}/time", self._time), web.get(f"{v3}/exchangeInfo", self._info),
-            web.get(f"{v3}/depth", self._depth), web.get(f"{v3}/account", self._signed), web.post(f"{v3}/order", self._signed),
-            web.get(f"{v3}/order", self._signed), web.delete(f"{v3}/order", self._signed),
-            web.get(f"{v3}/openOrders", self._signed), web.delete(f"{v3}/openOrders", self._signed),
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get(f"{API}/ping", self._empty), web.get(f"{API}/time", self._time), web.get(f"{API}/exchangeInfo", self._info),
+            web.get(f"{API}/depth", self._depth), web.get(f"{API}/account", self.signed), web.post(f"{API}/order", self.signed),
+            web.get(f"{API}/order", self.signed), web.delete(f"{API}/order", self.signed),
+            web.get(f"{API}/openOrders", self.signed), web.delete(f"{API}/openOrders", self.signed),
             web.get("/sapi/v1/capital/config/getall", self._none), web.get("/sapi/v1/margin/allPairs", self._none),
             web.get("/sapi/v1/margin/isolated/allPairs", self._none),
-            web.get(f"{v3}/myTrades", self._signed), web.get("/ws-api/v3", self._ws_api), web.get("/stream", self._stream),
-        ])  # fmt: skip
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
-        port = self._runner.addresses[0][1]
-        self.rest_url, self.ws_url = f"http://{host}:{port}", f"ws://{host}:{port}"
-
-    async def stop(self) -> None:
-        """Close every socket and stop listening."""
-        await self.cut()
-        if self._runner is not None:
-            await self._runner.cleanup()
-
-    async def cut(self) -> None:
-        """Close every socket."""
-        for socket in list(self._sockets):
-            await socket.close()
+            web.get(f"{API}/myTrades", self.signed), web.get("/ws-api/v3", self._ws_api), web.get("/stream", self._stream),
+        ]  # fmt: skip
 
     # REST.
 
@@ -88,7 +57,7 @@ class TradingBinance:
         return web.json_response([])
 
     async def _time(self, _: web.Request) -> web.Response:
-        return web.json_response({"serverTime": _now_ms()})
+        return web.json_response({"serverTime": now_ms()})
 
     async def _info(self, _: web.Request) -> web.Response:
         symbols = [
@@ -106,44 +75,49 @@ class TradingBinance:
             for x in self.core.listings.values()
         ]  # fmt: skip
         limits = [{"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": self.weight_limit}]
-        return self._answer({"timezone": "UTC", "serverTime": _now_ms(), "rateLimits": limits, "symbols": symbols}, weight=20)
+        return self.counted({"timezone": "UTC", "serverTime": now_ms(), "rateLimits": limits, "symbols": symbols}, weight=20)
 
     async def _depth(self, request: web.Request) -> web.Response:
         native = request.query.get("symbol", "")
         try:
             bids, asks = self.core.engine(native).depth(int(request.query.get("limit", "100")))
         except (TradingError, ValueError) as error:
-            return _refusal(error)
+            return self.refusal(error)
         x = self.core.listings[native]
         sides = ([[plain(p * x.tick), plain(s * x.lot)] for p, s in side] for side in (bids, asks))
-        return self._answer({"lastUpdateId": self._seq[native], "bids": next(sides), "asks": next(sides)}, weight=5)
+        return self.counted({"lastUpdateId": self._seq[native], "bids": next(sides), "asks": next(sides)}, weight=5)
 
-    async def _signed(self, request: web.Request) -> web.Response:
-        raw = request.query_string or (await request.text())
-        self.calls.append((request.method, request.path))
-        del self.calls[:-10_000]
-        if (refusal := self.faults.before(request.method, request.path)) is not None:
-            status, body, headers = refusal
-            return web.json_response(body, status=status, headers=headers)
-        try:
-            key, values = self._authenticated(request.headers.get("X-MBX-APIKEY", ""), raw)
-            await asyncio.sleep(self.faults.delay_s(request.method, request.path))
-            body = self._act(request.method, request.path.rsplit("/", 1)[1], key, values)
-        except TradingError as error:
-            return _refusal(error)
-        except (KeyError, ValueError, ArithmeticError) as error:
-            return _refusal(TradingError(-1102, f"Mandatory parameter was not sent or malformed: {error}"))
-        if self.faults.loses_answer(request.method, request.path):
-            # Accepted, but the client never hears of it.
-            if request.transport is not None:
-                request.transport.close()
-            return web.Response(status=502)
-        if (late := self.faults.after(request.method, request.path)) is not None:
-            return web.json_response(late[1], status=late[0])
-        return self._answer(body)
+    def kind_of(self, request: web.Request) -> Call:
+        what = request.path.rsplit("/", 1)[1]
+        if what == "account":
+            return "balance"
+        if what != "order":
+            return "cancel" if request.method == "DELETE" else "other"
+        return {"POST": "place", "DELETE": "cancel"}.get(request.method, "query")  # pyright: ignore[reportReturnType]
 
-    def _authenticated(self, key: str, raw: str) -> tuple[str, dict[str, str]]:
-        """(account, values); raises TradingError as the venue does."""
+    async def answer(self, request: web.Request, call: Call, key: str, raw: str) -> Any:
+        values = dict(parse_qsl(request.query_string or raw))
+        return self._act(request.method, request.path.rsplit("/", 1)[1], key, values)
+
+    def authenticated(self, request: web.Request, raw: str) -> str:
+        return self._authenticated(request.headers.get("X-MBX-APIKEY", ""), request.query_string or raw)
+
+    def say(self, what: str) -> web.Response:
+        if what in ("throttle", "ban"):
+            body = {"code": -1003, "msg": "Too many requests."}
+            headers = {"Retry-After": str(self.faults.retry_after_s)}
+            return web.json_response(body, status=429 if what == "throttle" else 418, headers=headers)
+        if what == "unknown":
+            body = {"code": -1006, "msg": "An unexpected response was received; execution status unknown."}
+        else:
+            body = {"code": -1001, "msg": "Internal error; unable to process your request."}
+        return web.json_response(body, status=503)
+
+    def refusal(self, error: Exception) -> web.Response:
+        code = error.code if isinstance(error, TradingError) else -1102
+        return web.json_response({"code": code, "msg": str(error)}, status=400)
+
+    def _authenticated(self, key: str, raw: str) -> str:
         if key not in self.keys:
             raise TradingError(-2015, "Invalid API-key, IP, or permissions for action.")
         payload, _, signature = raw.rpartition("&signature=")
@@ -151,16 +125,16 @@ class TradingBinance:
         if not hmac.compare_digest(wanted, unquote(signature)):
             raise TradingError(-1022, "Signature for this request is not valid.")
         values = dict(parse_qsl(payload))
-        age = _now_ms() - int(values["timestamp"])
+        age = now_ms() - int(values["timestamp"])
         if age > int(values.get("recvWindow", "5000")) or age < -1000:
             raise TradingError(-1021, "Timestamp for this request is outside of the recvWindow.")
-        return key, values
+        return key
 
     def _act(self, method: str, what: str, key: str, v: Mapping[str, str]) -> Any:
-        core, now = self.core, _now_ms()
+        core, now = self.core, now_ms()
         match method, what:
             case "GET", "account":
-                held = core.balances.get(key, {})
+                held = self.held(key)
                 rows = [{"asset": a, "free": plain(f), "locked": plain(x)} for a, (f, x) in sorted(held.items())]
                 return {"accountType": "SPOT", "canTrade": True, "updateTime": now, "balances": rows, "permissions": ["SPOT"]}
             case "POST", "order":
@@ -174,17 +148,15 @@ class TradingBinance:
                 ]  # fmt: skip
                 return _row(order) | {"transactTime": now, "fills": fills}
             case "GET", "order":
-                if self.faults.hides_orders():
-                    raise TradingError(-2013, "Order does not exist.")
-                if (found := self._find(key, v)) is None:
+                if (found := self.seen(self._find(key, v))) is None:
                     raise TradingError(-2013, "Order does not exist.")
                 return _row(found)
             case "DELETE", "order":
-                return _row(core.cancel(key, v["symbol"], self._find(key, v), now))
+                return _row(self.cancelled(key, v["symbol"], self._find(key, v)))
             case "GET", "openOrders":
                 return [_row(o) for o in core.open_orders(key, v.get("symbol", ""))]
             case "DELETE", "openOrders":
-                return [_row(core.cancel(key, o.native, o, now)) for o in core.open_orders(key, v["symbol"])]
+                return [_row(self.cancelled(key, o.native, o)) for o in core.open_orders(key, v["symbol"])]
             case "GET", "myTrades":
                 found_trades = core.trades(key, v["symbol"], int(v.get("startTime", "0")))
                 if "orderId" in v:
@@ -196,7 +168,7 @@ class TradingBinance:
     def _find(self, key: str, v: Mapping[str, str]) -> VenueOrder | None:
         return self.core.find(key, v["symbol"], v.get("origClientOrderId", ""), int(v.get("orderId", "0")))
 
-    def _answer(self, body: Any, weight: int = 1) -> web.Response:
+    def counted(self, body: Any, weight: int = 1) -> web.Response:
         minute = time.time_ns() // 60_000_000_000
         self._weights = (minute, weight + (self._weights[1] if self._weights[0] == minute else 0))
         headers = {"X-MBX-USED-WEIGHT-1M": str(self._weights[1])}
@@ -208,11 +180,7 @@ class TradingBinance:
     # Streams.
 
     async def _ws_api(self, request: web.Request) -> web.WebSocketResponse:
-        socket, queue = web.WebSocketResponse(heartbeat=20), asyncio.Queue[bytes](SEND_QUEUE_MAX)
-        await socket.prepare(request)
-        self._sockets.add(socket)
-        sender = asyncio.create_task(_pump(queue, socket))
-        try:
+        async with self.socket(request) as (socket, queue):
             async for message in socket:
                 if message.type != WSMsgType.TEXT:
                     continue
@@ -221,67 +189,44 @@ class TradingBinance:
                     params = {k: str(p) for k, p in call["params"].items()}
                     payload = "&".join(f"{k}={params[k]}" for k in sorted(params) if k != "signature")
                     try:
-                        key, _ = self._authenticated(params["apiKey"], f"{payload}&signature={params['signature']}")
+                        key = self._authenticated(params["apiKey"], f"{payload}&signature={params['signature']}")
                     except (TradingError, KeyError) as error:
                         code = getattr(error, "code", -1102)
                         await socket.send_json({"id": call["id"], "status": 400, "error": {"code": code, "msg": str(error)}})
                         continue
-                    self._private[queue] = key
+                    self.private[queue] = key
                     await socket.send_json({"id": call["id"], "status": 200, "result": {"subscriptionId": 0}})
                 else:
                     await socket.send_json({"id": call["id"], "status": 200, "result": {}})
-        finally:
-            sender.cancel()
-            self._private.pop(queue, None)
-            self._sockets.discard(socket)
-        return socket
+            return socket
 
     async def _stream(self, request: web.Request) -> web.WebSocketResponse:
-        socket, queue = web.WebSocketResponse(heartbeat=20), asyncio.Queue[bytes](SEND_QUEUE_MAX)
-        await socket.prepare(request)
-        self._sockets.add(socket)
-        self._public[queue] = {s for s in request.query.get("streams", "").split("/") if s}
-        sender = asyncio.create_task(_pump(queue, socket))
-        try:
+        async with self.socket(request) as (socket, queue):
+            self.public[queue] = {s for s in request.query.get("streams", "").split("/") if s}
             async for message in socket:
                 if message.type == WSMsgType.TEXT:
                     call = json.loads(message.data)
                     wanted = set(call.get("params", []))
-                    streams = self._public[queue]
-                    self._public[queue] = streams | wanted if call["method"] == "SUBSCRIBE" else streams - wanted
+                    streams = self.public[queue]
+                    self.public[queue] = streams | wanted if call["method"] == "SUBSCRIBE" else streams - wanted
                     await socket.send_json({"result": None, "id": call["id"]})
-        finally:
-            sender.cancel()
-            self._public.pop(queue, None)
-            self._sockets.discard(socket)
-        return socket
+            return socket
 
-    def _heard(self, order: VenueOrder, done: Execution | None) -> None:
-        """An order changed: its owner's streams are told, as far as the faults let them be."""
-        event = _report(order, done)
-        for frame in self.faults.private(json.dumps({"subscriptionId": 0, "event": event}).encode(), done is not None):
-            for queue, key in self._private.items():
-                if key == order.owner and not queue.full():
-                    queue.put_nowait(frame)
+    def event(self, order: VenueOrder, done: Execution | None) -> bytes:
+        return json.dumps({"subscriptionId": 0, "event": _report(order, done)}).encode()
 
-    def _book_changed(self, native: str, side: Side, price: Decimal) -> None:
+    def book_changed(self, native: str, side: Side, price: Decimal) -> None:
         x = self.core.listings[native]
         size = self.core.engine(native).level(side, int(price / x.tick)) * x.lot
         self._seq[native] += 1
         seq, level = self._seq[native], [[plain(price), plain(size)]]
         stream = f"{native.lower()}{STREAMS}"
-        data = {"e": "depthUpdate", "E": _now_ms(), "s": native, "U": seq, "u": seq, "b": [], "a": []}
+        data = {"e": "depthUpdate", "E": now_ms(), "s": native, "U": seq, "u": seq, "b": [], "a": []}
         data["b" if side == "BUY" else "a"] = level
         frame = json.dumps({"stream": stream, "data": data}).encode()
-        for queue, streams in self._public.items():
+        for queue, streams in self.public.items():
             if stream in streams and not queue.full():
                 queue.put_nowait(frame)
-
-
-async def _pump(queue: asyncio.Queue[bytes], socket: web.WebSocketResponse) -> None:
-    while True:
-        frame = await queue.get()
-        await socket.send_str(frame.decode())
 
 
 def _row(o: VenueOrder) -> dict[str, Any]:
@@ -306,7 +251,7 @@ def _report(o: VenueOrder, e: Execution | None) -> dict[str, Any]:
     """An executionReport."""
     kind = "TRADE" if e else {"NEW": "NEW", "CANCELED": "CANCELED"}.get(o.status, "EXPIRED")
     return {
-        "e": "executionReport", "E": _now_ms(), "s": o.native, "c": o.client_id, "S": o.side,
+        "e": "executionReport", "E": now_ms(), "s": o.native, "c": o.client_id, "S": o.side,
         "o": "LIMIT_MAKER" if o.tif == "POST_ONLY" else "LIMIT", "f": "GTC" if o.tif == "POST_ONLY" else o.tif,
         "q": plain(o.size), "p": plain(o.price), "P": "0", "F": "0", "g": -1, "C": "", "x": kind, "X": o.status, "r": "NONE",
         "i": o.order_id, "l": plain(e.size) if e else "0", "z": plain(o.filled), "L": plain(e.price) if e else "0",
@@ -314,11 +259,3 @@ def _report(o: VenueOrder, e: Execution | None) -> dict[str, Any]:
         "w": o.status in ("NEW", "PARTIALLY_FILLED"), "m": bool(e and e.maker), "O": o.time_ms, "Z": plain(o.quote_filled),
         "Y": plain(e.price * e.size) if e else "0", "Q": "0",
     }  # fmt: skip
-
-
-def _refusal(error: Exception) -> web.Response:
-    return web.json_response({"code": getattr(error, "code", -1000), "msg": str(error)}, status=400)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

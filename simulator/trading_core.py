@@ -94,6 +94,8 @@ class TradingCore:
     executions: list[Execution] = field(default_factory=list)
     listen: Callable[[VenueOrder, Execution | None], None] = lambda order, execution: None
     on_book: Callable[[str, Side, Decimal], None] = lambda native, side, price: None
+    post_only_ends: bool = False
+    """A post-only order that would take is taken and cancelled at once (OKX), not refused (Binance)."""
     placed: dict[tuple[str, str], int] = field(default_factory=dict)
     """(owner, client id) → how many orders the venue ever took of that id: the drill's truth."""
     _engines: dict[str, MatchingEngine] = field(default_factory=dict)
@@ -122,7 +124,7 @@ class TradingCore:
             raise TradingError(-2010, "Duplicate order sent.")
         p, s = int(price / listing.tick), int(size / listing.lot)
         crossing = engine.crossing(side, p)
-        if tif == "POST_ONLY" and crossing:
+        if tif == "POST_ONLY" and crossing and not self.post_only_ends:
             raise TradingError(-2010, "Order would immediately match and take.")
         asset, amount = (listing.quote, price * size) if side == "BUY" else (listing.base, size)
         if self._of(owner, asset)[0] < amount:
@@ -135,6 +137,9 @@ class TradingCore:
         self.listen(order, None)
         if tif == "FOK" and crossing < s:
             self._end(order, "EXPIRED", now_ms)
+            return order, []
+        if tif == "POST_ONLY" and crossing:
+            self._end(order, "CANCELED", now_ms)
             return order, []
         matches, left = engine.match(owner, side, p, s)
         done: list[Execution] = []
@@ -155,6 +160,52 @@ class TradingCore:
             raise TradingError(-2011, "Unknown order sent.")
         self._end(order, "CANCELED", now_ms)
         self.on_book(native, order.side, order.price)
+        return order
+
+    def hit(self, order: VenueOrder, taker: str, now_ms: int) -> None:
+        """Somebody takes a resting order whole, past everybody else in the book, with money from nowhere."""
+        listing, engine = self.listings[order.native], self.engine(order.native)
+        resting, size = engine.resting[order.order_id], order.left
+        engine.cancel(order.order_id)
+        resting.left = 0
+        side: Side = "SELL" if order.side == "BUY" else "BUY"
+        self.deposit(taker, *((listing.base, size) if side == "SELL" else (listing.quote, order.price * size)))
+        self._next_order += 1
+        other = VenueOrder(
+            self._next_order, f"hit{self._next_order}", taker, order.native, side, order.price, size, "IOC", "NEW", now_ms
+        )
+        self.orders[other.order_id] = other
+        self._lock(taker, *((listing.base, size) if side == "SELL" else (listing.quote, order.price * size)))
+        self._trade(other, resting, order.price, size, now_ms)
+        self.on_book(order.native, order.side, order.price)
+
+    def amend(self, owner: str, order: VenueOrder, price: Decimal, size: Decimal, now_ms: int) -> VenueOrder:
+        """Change a resting order's price and size; it loses its place unless it only gets smaller at its price.
+
+        Raises TradingError when it does not rest, when the new one is not possible, or when it would trade at once.
+        """
+        listing, engine = self.listings[order.native], self.engine(order.native)
+        self._check(listing, price, size)
+        if order.status not in ("NEW", "PARTIALLY_FILLED") or size <= order.filled:
+            raise TradingError(-2011, "Unknown order sent.")
+        if engine.crossing(order.side, int(price / listing.tick)):
+            raise TradingError(-2010, "Order would immediately match and take.")
+        asset, before = (listing.quote, order.price * order.left) if order.side == "BUY" else (listing.base, order.left)
+        after = (price if order.side == "BUY" else Decimal(1)) * (size - order.filled)
+        if self._of(owner, asset)[0] < after - before:
+            raise TradingError(-2010, "Account has insufficient balance for requested action.")
+        self._lock(owner, asset, after - before)
+        old, keeps = order.price, price == order.price and size <= order.size
+        order.price, order.size, order.update_ms = price, size, now_ms
+        lots = int(order.left / listing.lot)
+        if keeps:
+            engine.resting[order.order_id].left = lots
+        else:
+            engine.cancel(order.order_id)
+            engine.rest(Resting(order.order_id, owner, order.side, int(price / listing.tick), lots))
+            self.on_book(order.native, order.side, old)
+        self.on_book(order.native, order.side, price)
+        self.listen(order, None)
         return order
 
     def find(self, owner: str, native: str, client_id: str = "", order_id: int = 0) -> VenueOrder | None:

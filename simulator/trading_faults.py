@@ -1,11 +1,14 @@
-"""What a trading venue can be told to do wrong with calls and private events; counted down, so that runs repeat."""
+"""What a trading venue can be told to do wrong with calls and private events; counted down, so that runs repeat.
+
+Each venue says the same failures in its own words: a call is a ``place``, ``cancel``, ``query``, ``balance`` or ``other``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
-Refusal = tuple[int, dict[str, Any], dict[str, str]]
+Call = Literal["place", "cancel", "query", "balance", "other"]
 
 
 @dataclass
@@ -25,6 +28,12 @@ class TradingFaults:
     retry_after_s: int = 1
     not_found: int = 0
     """Order queries answered with 'does not exist' although it does."""
+    stale: int = 0
+    """Order queries answered as if nothing had happened to the order since it was placed."""
+    lag_balance: int = 0
+    """Balance queries answered as before the last execution."""
+    fill_before_cancel: int = 0
+    """Cancels that find the order filled a moment before."""
     slow_s: float = 0.0
     """Every order waits so long before it is looked at."""
     miss_fills: int = 0
@@ -35,48 +44,39 @@ class TradingFaults:
     """Pairs of private executions told in the wrong order."""
     _held: list[bytes] = field(default_factory=list)
 
-    def before(self, method: str, path: str) -> Refusal | None:
+    def before(self, call: Call) -> Literal["", "throttle", "ban", "fail"]:
         """An answer instead of doing anything."""
-        for name, status in (("throttle", 429), ("ban", 418)):
-            if self._count(name):
-                body = {"code": -1003, "msg": "Too many requests."}
-                return status, body, {"Retry-After": str(self.retry_after_s)}
-        if method == "DELETE" and self._count("fail_cancel"):
-            return 503, {"code": -1001, "msg": "Internal error; unable to process your request."}, {}
-        return None
+        if self.take("throttle"):
+            return "throttle"
+        if self.take("ban"):
+            return "ban"
+        return "fail" if call == "cancel" and self.take("fail_cancel") else ""
 
-    def delay_s(self, method: str, path: str) -> float:
+    def delay_s(self, call: Call) -> float:
         """How long the call waits."""
-        return self.slow_s if (method, path.rsplit("/", 1)[1]) == ("POST", "order") else 0.0
+        return self.slow_s if call == "place" else 0.0
 
-    def loses_answer(self, method: str, path: str) -> bool:
-        """Whether the answer of what was done is lost."""
-        return (method, path.rsplit("/", 1)[1]) == ("POST", "order") and self._count("drop_answer")
-
-    def after(self, method: str, path: str) -> tuple[int, dict[str, Any]] | None:
-        """A wrong answer after it was done."""
-        if (method, path.rsplit("/", 1)[1]) == ("POST", "order") and self._count("fail_but_accept"):
-            return 503, {"code": -1006, "msg": "An unexpected response was received; execution status unknown."}
-        return None
-
-    def hides_orders(self) -> bool:
-        """Whether this query does not find what is there."""
-        return self._count("not_found")
+    def after(self, call: Call) -> Literal["", "drop", "fail"]:
+        """What becomes of the answer of what was done."""
+        if call != "place":
+            return ""
+        return "drop" if self.take("drop_answer") else "fail" if self.take("fail_but_accept") else ""
 
     def private(self, frame: bytes, fill: bool) -> list[bytes]:
         """What goes out in this event's place."""
         if not fill:
             return [frame]
-        if self._count("miss_fills"):
+        if self.take("miss_fills"):
             return []
         if self._held:
             return [frame, self._held.pop()]
-        if self._count("swap_fills"):
+        if self.take("swap_fills"):
             self._held.append(frame)
             return []
-        return [frame, frame] if self._count("repeat_fills") else [frame]
+        return [frame, frame] if self.take("repeat_fills") else [frame]
 
-    def _count(self, name: str) -> bool:
+    def take(self, name: str) -> bool:
+        """Whether this one goes wrong; it is counted when it does."""
         left = getattr(self, name)
         if left <= 0:
             return False
