@@ -163,3 +163,27 @@ def test_links_lead_somewhere(tmp_path: Path) -> None:
     for page in (ROOT / "README.md", *ROOT.glob("*.md")):
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8")):
             assert "://" in target or (ROOT / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_capacity_table_is_what_the_command_computes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import capacity
+
+    monkeypatch.setattr("sys.argv", ["capacity.py"])
+    capacity.main()
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(capacity.STEPS)
+    assert "\n".join(table) in (ROOT / "docs" / "scaling.md").read_text("utf-8"), "run: python benchmarks/capacity.py"
+
+
+def test_capacity_grows_with_what_is_sent_and_says_which_figure_is_missing() -> None:
+    from benchmarks.capacity import Rates, need, rates
+
+    measured = Rates(20.0, 50_000, 250, 50)
+    small, large = need(4, measured, 0.5), need(4000, measured, 0.5)
+    assert small.messages_s == pytest.approx(4e9 / 3600 / 250)
+    assert (small.collectors, small.processors, small.brokers) == (1, 1, 3)
+    assert large.collectors == -(-large.messages_s * 20 // 500_000) and large.partitions >= 2 * large.processors
+    with pytest.raises(SystemExit, match=r"benchmarks/collector\.py"):
+        rates([])
