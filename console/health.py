@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from typing import Any
 
 from console.mirror import Log, Mirror
@@ -12,6 +13,13 @@ from console.reader import Reader
 
 SAMPLES = 900
 SCRAPE_EVERY = 2
+
+
+def _taken(figures: deque[int]) -> list[int] | None:
+    """[p50, p99] of the figures, which are forgotten."""
+    found = sorted(figures)
+    figures.clear()
+    return [found[len(found) // 2], found[len(found) * 99 // 100]] if found else None
 
 
 class Health:
@@ -36,21 +44,21 @@ class Health:
             self.samples.add(self.sample())
 
     def sample(self) -> dict[str, Any]:
-        """The sample of now; ``delay_us`` is from the collector's receipt to here: [p50, p99], null when nothing came."""
+        """The sample of now. ``arrival_us`` is from the venue's time to the collector's receipt, ``delay_us`` from there to
+        here: [p50, p99], null when nothing came."""
         mirror, now_s = self._mirror, time.monotonic()
         elapsed_s, self._at_s = max(0.001, now_s - self._at_s), now_s
         counters: dict[str, float] = {f"t:{k}": v for k, v in mirror.records.items()}
         counters |= {f"v:{k}": v for k, v in mirror.by_venue.items()}
         rates = {k: round(max(0.0, v - self._before.get(k, v)) / elapsed_s, 1) for k, v in counters.items()}
         self._before = counters
-        delays = sorted(mirror.delays_us)
-        mirror.delays_us.clear()
         return {
             "t": time.time_ns() // 1_000_000,
             "topics": {k[2:]: v for k, v in rates.items() if k.startswith("t:")},
             "venues": {k[2:]: v for k, v in rates.items() if k.startswith("v:")},
             "states": mirror.states(),
-            "delay_us": [delays[len(delays) // 2], delays[len(delays) * 99 // 100]] if delays else None,
+            "arrival_us": _taken(mirror.arrivals_us),
+            "delay_us": _taken(mirror.delays_us),
             "workers": self._workers(),
             "owners": self._owners(),
             "lag": self._reader.lag,

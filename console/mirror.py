@@ -139,6 +139,8 @@ class Mirror:
         """How many records of derived.bbo, by venue."""
         self.delays_us: deque[int] = deque(maxlen=5_000)
         """From the collector's receipt to here, of LIVE books, since the last sample."""
+        self.arrivals_us: deque[int] = deque(maxlen=5_000)
+        """From the venue's own time to the collector's receipt, of the same; two machines' clocks are in it."""
         self._codecs = {t.name: codec(t.record) for t in (BBO, STATUS, PROOF, INSTRUMENT)}
         self._trade = codec(TRADE.record)
 
@@ -182,6 +184,8 @@ class Mirror:
             book.bbo = record
             if record["state"] == "LIVE":
                 self.delays_us.append(max(0, (time.time_ns() - record["ts_received_ns"]) // 1000))
+                if record["ts_venue_us"] > 0:  # not every venue says
+                    self.arrivals_us.append(max(0, record["ts_received_ns"] // 1000 - record["ts_venue_us"]))
         elif topic == STATUS.name:
             book.status = record
             self.timeline.add(

@@ -16,7 +16,7 @@ export function mount(root) {
   const charts = ["rates", "delays", "states", "trouble"].map((name) => {
     plots[name] = { box: h("div"), names: "" };
     return h("section", { class: "panel", "data-plot": name }, h("h2", {}, {
-      rates: "Best bids and offers a second, by venue", delays: "Delay from the collector's receipt to this console, ms",
+      rates: "Best bids and offers a second, by venue", delays: "Delay by hop, ms",
       states: "Books that are not LIVE", trouble: "Changes of state in ten seconds",
     }[name]), plots[name].box);
   });
@@ -62,7 +62,8 @@ function charts(samples) {
   const t = samples.map((s) => s.t / 1000);
   const venues = [...new Set(samples.flatMap((s) => Object.keys(s.venues)))].sort().slice(0, LINES.length);
   line("rates", venues, [t, ...venues.map((v) => samples.map((s) => s.venues[v] ?? 0))]);
-  line("delays", ["p50", "p99"], [t, ...[0, 1].map((i) => samples.map((s) => (s.delay_us ? s.delay_us[i] / 1000 : null)))]);
+  const hops = [["arrival_us", 0], ["arrival_us", 1], ["delay_us", 0], ["delay_us", 1]];
+  line("delays", ["venue → collector p50", "p99", "collector → here p50", "p99"], [t, ...hops.map(([name, i]) => samples.map((s) => (s[name] ? s[name][i] / 1000 : null)))]);
   const states = STATES.filter((s) => s !== "LIVE" && s !== "DELISTED");
   line("states", states, [t, ...states.map((name) => samples.map((s) => s.states[name] ?? 0))], states.map((s) => colour(`--${s}`)));
   const start = Math.floor((serverNow() - 900_000) / BUCKET_MS);

@@ -94,6 +94,19 @@ def test_what_cannot_be_read_is_counted_and_the_rest_goes_on():
     assert mirror.books[KEY].state() == ("HALTED", "because")
 
 
+def test_delays_are_told_by_hop_of_live_books_and_begin_anew_with_each_sample(settings):
+    console = Console(settings(kafka={"bootstrap_servers": "127.0.0.1:1"}))
+    now = time.time_ns()
+    for n in range(100):
+        at = {"ts_venue_us": now // 1000 - 5_000 - n, "ts_received_ns": now}
+        console.mirror.take([(BBO.name, KEY, bbo(index=n, **at)), (BBO.name, KEY, bbo(index=n, state="GAP", **at))])
+    console.mirror.take([(BBO.name, KEY, bbo(index=100, ts_venue_us=0, ts_received_ns=now))])  # a venue that does not say
+    sample = console.health.sample()
+    assert sample["arrival_us"] == [5_050, 5_099]
+    assert 0 <= sample["delay_us"][0] <= sample["delay_us"][1]
+    assert console.health.sample()["arrival_us"] is None
+
+
 def test_only_the_newest_trades_are_kept_and_shown_first():
     mirror = Mirror(Counts())
     mirror.take([(TRADE.name, KEY, trade(n)) for n in range(100)])
