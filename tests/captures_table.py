@@ -13,6 +13,7 @@ import os
 import sys
 from bisect import bisect_right
 from collections import defaultdict
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ CAPTURES = Path(os.environ.get("VENUE_MIRROR_CAPTURES", Path(__file__).resolve()
 BY_TICKER = ("binance-spot", "binance-usdm", "binance-coinm")
 SNIFFED = 2000
 
-Best = tuple[int, int, int, int]
+Best = tuple[Decimal, ...]
 
 
 class Noting(Publisher):
@@ -43,17 +44,17 @@ class Noting(Publisher):
     def book(self, worker: Any, kind: str, *args: Any, **kwargs: Any) -> bool:
         bid, ask = worker.local.book.bids.best(), worker.local.book.asks.best()
         if kind == "DELTA" and bid and ask:
-            self.mirrored[worker.native].append((worker.last_seq, (*bid, *ask)))
+            self.mirrored[worker.native].append((worker.last_seq, _exact(worker, (*bid, *ask))))
         return super().book(worker, kind, *args, **kwargs)
 
     def ticker(
         self, worker: Any, event: Any, bid_price: int, bid_size: int, ask_price: int, ask_size: int, ts_received_ns: int
     ) -> bool:
-        self.told[worker.native].append((event.seq, (bid_price, bid_size, ask_price, ask_size)))
+        self.told[worker.native].append((event.seq, _exact(worker, (bid_price, bid_size, ask_price, ask_size))))
         return super().ticker(worker, event, bid_price, bid_size, ask_price, ask_size, ts_received_ns)
 
     def agreement(self) -> tuple[int, int]:
-        """(ok, bad) of all events; sizes and prices are at the same exponents, the captures' own never change."""
+        """(ok, bad) of all events."""
         ok = bad = 0
         for native, events in self.mirrored.items():
             told = sorted(self.told[native], key=lambda pair: pair[0])
@@ -62,6 +63,12 @@ class Noting(Publisher):
                 if at := bisect_right(ids, seq):
                     ok, bad = (ok + 1, bad) if told[at - 1][1] == best else (ok, bad + 1)
         return ok, bad
+
+
+def _exact(worker: Any, mantissas: tuple[int, ...]) -> Best:
+    """Price, size, price, size: exponents become finer while a capture is played."""
+    exponents = worker.local.exponents() * 2
+    return tuple(Decimal(number).scaleb(exponent) for number, exponent in zip(mantissas, exponents, strict=True))
 
 
 def row(path: Path) -> tuple[str, ...]:
