@@ -74,6 +74,7 @@ class Collector:
             self.counts,
             weight_per_minute=own.rest_weight_per_minute or self.venue.limits.rest_weight_per_minute,
             concurrency=self.venue.limits.rest_concurrency,
+            headers=self.venue.headers,
         )
         self.feed = (
             CcxtFeed(name, self.venue, own, self.pipeline, self.counts)

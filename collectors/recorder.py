@@ -91,7 +91,7 @@ async def record(
     rest = RestClient(
         own.rest_url or venue.rest_url, counts,
         weight_per_minute=own.rest_weight_per_minute or venue.limits.rest_weight_per_minute,
-        concurrency=venue.limits.rest_concurrency,
+        concurrency=venue.limits.rest_concurrency, headers=venue.headers,
     )  # fmt: skip
     opener = gzip.open if out.suffix == ".gz" else open
     async with rest:

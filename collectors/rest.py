@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Mapping
 
 import aiohttp
 
@@ -53,18 +54,26 @@ class RestClient:
     """Calls below one address. Use as an async context manager."""
 
     def __init__(
-        self, base_url: str, counts: Counts, *, weight_per_minute: int, concurrency: int, timeout_s: float = 15
+        self,
+        base_url: str,
+        counts: Counts,
+        *,
+        weight_per_minute: int,
+        concurrency: int,
+        timeout_s: float = 15,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.limit = WeightLimit(weight_per_minute)
         self._counts = counts
         self._slots = asyncio.Semaphore(concurrency)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._headers = {"User-Agent": "venue-mirror", **(headers or {})}
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> RestClient:
         self._session = aiohttp.ClientSession(
-            timeout=self._timeout, headers={"User-Agent": "venue-mirror"}, trust_env=True
+            timeout=self._timeout, headers=self._headers, trust_env=True
         )
         return self
 

@@ -197,6 +197,7 @@ class Connection:
             enable_auto_ping=pool.venue.heartbeat() is None,
             auto_ping_idle_timeout=pool.venue.limits.heartbeat_s,
             auto_ping_reply_timeout=pool.venue.limits.heartbeat_s,
+            extra_headers=dict(pool.venue.headers),
             max_frame_size=MAX_FRAME,
             disconnect_on_exception=False,
             logger_name="stream",

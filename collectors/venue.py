@@ -13,7 +13,7 @@ import importlib
 import logging
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
@@ -137,6 +137,8 @@ class Venue(ABC):
     limits: ClassVar[Limits]
     offers: ClassVar[frozenset[str]] = frozenset({BOOK, TRADE})
     """The channels that this file speaks."""
+    headers: ClassVar[Mapping[str, str]] = {}
+    """HTTP headers that the venue wants with every REST call and with a websocket's handshake."""
     exact: ClassVar[bool] = True
     """False: the source drops updates or the wire's digits, so that nothing proves a book of it."""
 

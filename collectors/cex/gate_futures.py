@@ -1,13 +1,13 @@
 """Gate API v4 futures: perpetuals settled in USDT or BTC, and dated contracts.
 
 Source: Gate "Futures WebSocket v4" (obu, order_book_update, trades, book_ticker, tickers, public_liquidates), "Delivery
-WebSocket v4", "APIv4: List all futures contracts"; ccxt's gate. Proof: ids U..u chain onto the full book in the stream
-(obu) or onto the REST book's id (documentation).
+WebSocket v4", "APIv4: List all futures contracts"; ccxt's gate (the header). Proof: ids U..u chain onto the full book in
+the stream (obu) or onto the REST book's id (documentation).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -133,6 +133,8 @@ class GateFutures(GateVenue):
     id = "gate-futures"
     ws_url = "wss://fx-ws.gateio.ws"
     offers = frozenset({BOOK, TRADE, TICKER, FUNDING, MARK_PRICE, OPEN_INTEREST, LIQUIDATION})
+    headers: ClassVar[Mapping[str, str]] = {"X-Gate-Size-Decimal": "1"}
+    """Without it, sizes of contracts that trade in fractions arrive cut to whole ones."""
     prefix = "futures"
     product: ClassVar[str] = "futures"
     settle: ClassVar[str] = "usdt"
@@ -150,7 +152,6 @@ class GateFutures(GateVenue):
         settle = asset(self.settle)
         expiry_us = None if c.expire_time is None else c.expire_time * 1_000_000
         least = plain(number(c.order_size_min))
-        # A stream opened without the header X-Gate-Size-Decimal cuts such sizes to whole contracts: no exact book.
         fractional = c.enable_decimal and "." in least
         size = plain(c.quanto_multiplier)
         return Listing(
@@ -164,7 +165,7 @@ class GateFutures(GateVenue):
             quote=quote_asset,
             settle=settle,
             kind="PERPETUAL" if expiry_us is None else "FUTURE",
-            state="HALTED" if fractional else STATES.get(c.status, "HALTED"),
+            state=STATES.get(c.status, "HALTED"),
             inverse=settle == base,
             tick_size=plain(c.order_price_round),
             lot_size=least if fractional else "1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -9,8 +10,12 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from collectors.errors import MalformedFrame
+from collectors.pool import ConnectionPool
+from collectors.rest import RestClient
 from collectors.venue import (
     ALL_CHANNELS,
     BookDelta,
@@ -114,6 +119,53 @@ def test_futures_frames() -> None:
     ]
 
 
+def test_contracts_that_trade_in_fractions_come_with_their_digits() -> None:
+    futures = venue("gate-futures")
+    whole = {"s": "ob.BTC_USDT.400", "full": True, "u": 3, "b": [["1", "0.3"]], "a": [["2", "12.7"]], "t": 5}
+    (book,) = futures.parse(update("futures.obu", whole))
+    assert isinstance(book, BookSnapshot)
+    assert (book.bids, book.asks) == ([("1", "0.3")], [("2", "12.7")])
+    trade = [{"size": "-0.7", "id": 1, "create_time_ms": 5, "price": "96.4", "contract": "BTC_USDT"}]
+    assert futures.parse(update("futures.trades", trade)) == (TradeEvent("BTC_USDT", "1", "SELL", "96.4", "0.7", 5000),)
+
+
+async def test_the_venues_headers_travel_with_calls_and_handshakes() -> None:
+    heard: dict[str, str | None] = {}
+    opened = asyncio.Event()
+
+    async def listen(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        heard["socket"] = request.headers.get("X-Gate-Size-Decimal")
+        await socket.prepare(request)
+        opened.set()
+        async for _ in socket:
+            pass
+        return socket
+
+    async def answer(request: web.Request) -> web.Response:
+        heard["call"] = request.headers.get("X-Gate-Size-Decimal")
+        return web.Response(body=b"[]")
+
+    app = web.Application()
+    app.add_routes([web.get("/v4/ws/usdt", listen), web.get("/api/v4/futures/usdt/contracts", answer)])
+    server = TestServer(app)
+    await server.start_server()
+    run = Replay("gate-futures", ["BTC_USDT"])
+    counts, futures = run.counts, venue("gate-futures")
+    url = f"ws://127.0.0.1:{server.port}"
+    pool = ConnectionPool("gate-futures", futures, url, run.pipeline, counts, silence_s=60)
+    rest = RestClient(str(server.make_url("")), counts, weight_per_minute=600, concurrency=1, headers=futures.headers)
+    try:
+        async with rest:
+            await rest.call(futures.instruments_requests()[0])
+        pool.subscribe(["BTC_USDT"])
+        await asyncio.wait_for(opened.wait(), 60)
+    finally:
+        await pool.close()
+        await server.close()
+    assert heard == {"call": "1", "socket": "1"}
+
+
 def test_a_book_that_begins_in_the_stream_and_breaks_is_subscribed_anew() -> None:
     run = Replay("gate-futures", ["A_USDT"])
     run.subscribed()
@@ -153,8 +205,8 @@ def test_instruments() -> None:
         "BTC/USDT:USDT", "PERPETUAL", "0.0001", "1", "USDT", False,
     )  # fmt: skip
     fractional = {**CONTRACT, "enable_decimal": True, "order_size_min": "0.1"}
-    (cut,) = venue("gate-futures").parse_instruments(encoded([fractional]))
-    assert (cut.lot_size, cut.state) == ("0.1", "HALTED"), "its sizes would arrive cut to whole contracts"
+    (parts,) = venue("gate-futures").parse_instruments(encoded([fractional]))
+    assert (parts.lot_size, parts.state) == ("0.1", "TRADING")
     (inverse,) = venue("gate-futures-btc").parse_instruments(
         encoded([{**CONTRACT, "name": "BTC_USD", "quanto_multiplier": "0"}])
     )
