@@ -53,7 +53,7 @@ DEFAULTS = (
     "deribit_v2_20210722.txt.gz", "poloniex_v2_20220821.txt.gz",
 )  # fmt: skip
 LEAST_FRAMES = 20_000
-"""A row's run handles at least so many, or a millisecond would be measured."""
+"""A row's run handles at least so many: less would measure the clock."""
 KAFKA_LEAST = 2_000
 """The same for cryptofeed's Kafka backend, which waits for each record's acknowledgement."""
 LIBRARIES = ("cryptofeed", "ccxt")
@@ -92,11 +92,11 @@ class _Silent(Publisher):
 class Bench:
     """Our rows over one capture."""
 
-    def __init__(self, venue_id: str, lines: list[CaptureLine]) -> None:
+    def __init__(self, venue_id: str, lines: list[CaptureLine], least: int = LEAST_FRAMES) -> None:
         self.venue = adapter(venue_id)(channels=ALL_CHANNELS)
         self.lines = lines
         self.frames = [line.data for line in lines if line.kind == "frame"]
-        self.times = -(-LEAST_FRAMES // len(self.frames))
+        self.times = -(-least // len(self.frames))
         natives = set[str]()
         parse = self.venue.connection()
         for frame in self.frames:
@@ -329,10 +329,10 @@ def measure(path: Path, settings: Settings, python: Path | None, told: Results, 
     """All rows of one capture; gives its line of the summary."""
     paths = with_answers(path)
     lines = first_frames(sorted(read_capture(paths), key=lambda line: line.ts_ns), options.frames)
-    bench = Bench(find_adapter(lines), lines)
+    bench = Bench(find_adapter(lines), lines, options.least)
     rows = our_rows(bench, settings, options.rounds)
     if len(bench.frames) > options.kafka_frames:
-        first = Bench(bench.venue.id, first_frames(lines, options.kafka_frames))
+        first = Bench(bench.venue.id, first_frames(lines, options.kafka_frames), options.least)
         rows[f"{SAME}first {options.kafka_frames:,} frames"] = Row(
             lambda: first.produce(settings), len(first.frames) * first.times, options.rounds
         )
@@ -361,6 +361,7 @@ async def main() -> None:
     parser.add_argument("captures", nargs="*", type=Path, metavar="CAPTURE")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=int, default=0, help="only the first so many of each capture; 0: all")
+    parser.add_argument("--least", type=int, default=LEAST_FRAMES, help="frames of a run: short captures are repeated")
     parser.add_argument("--no-peers", action="store_true", help="only our own rows")
     parser.add_argument("--kafka-frames", type=int, default=5000, help="of each capture, for cryptofeed's Kafka backend")
     json_option(parser)

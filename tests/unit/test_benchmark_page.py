@@ -49,3 +49,4 @@ def test_plots_are_drawn_of_what_was_measured_at_several_sizes(tmp_path: Path) -
 
 def test_every_benchmark_that_writes_rows_is_run() -> None:
     assert {"collector", "workers", "processor", "latency", "chain", "reaction", "throughput", "ccxt_tap"} <= set(names())
+    assert "all" not in names(), "it would start itself"
