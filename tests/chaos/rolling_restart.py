@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -66,6 +67,13 @@ class Restarts:
             f"events in the log: {self.events}, missing or twice: {len(self.holes)} {self.holes[:3]}; "
             f"missed by processors: {self.gaps:.0f}",
         ]
+
+
+class Exactness(Drill):
+    """Only what a LIVE book holds is judged: between two owners of an instrument nothing new comes, however long it takes."""
+
+    def _judge(self, book: dict[str, Any]) -> str | None:
+        return super()._judge(book | {"age_ms": 0})
 
 
 class Rolling:
@@ -217,7 +225,7 @@ async def run(
     own = settings.model_copy(update={"venues": {**settings.venues, name: section("binance-usdm", venue)}})
     try:
         async with Stack(own, work) as stack:
-            rolling = Rolling(Drill(own, stack, venue, name, 2, 1), say)
+            rolling = Rolling(Exactness(own, stack, venue, name, 2, 1), say)
             stop = asyncio.Event()
             watchers: list[asyncio.Task[None]] = []
             try:
