@@ -84,7 +84,7 @@ fuzz: setup ## Fuzz the parsers, the codec and the nodes' answers (SECONDS=600; 
 lock: ## Lock the dependencies again (needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header -o requirements.lock
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes -c requirements.lock \
+	uv pip compile pyproject.toml --extra tracing --universal --python-version 3.11 --generate-hashes -c requirements.lock \
 	  --no-emit-index-url --no-annotate --no-header -o deploy/requirements.lock
 
 clean: ## Stop the embedded broker and remove what setup, demo and tests made (the cache of Kafka's jars stays)
