@@ -76,6 +76,7 @@ def as_fastavro(name: str, record: dict[str, Any]) -> bytes:
 def test_the_bytes_are_fastavros(named: tuple[str, dict[str, Any]]) -> None:
     name, record = named
     assert codec(name).encode(record) == as_fastavro(name, record)
+    assert codec(name).encode_row(**record) == as_fastavro(name, record)
 
 
 EDGES = sorted({sign * (1 << bits) + d for bits in (6, 7, 13, 14, 27, 28, 31, 41, 42, 55, 56, 62, 63, 64) for sign in (1, -1)
@@ -180,6 +181,8 @@ def test_another_magic_byte_is_a_decode_error() -> None:
 def test_a_value_that_the_schema_does_not_take_is_an_encode_error(change: dict[str, Any]) -> None:
     with pytest.raises(EncodeError):
         codec("BookEvent").encode({**book_event(), **change})
+    with pytest.raises(EncodeError):
+        codec("BookEvent").encode_row(**{**book_event(), "exact": True, **change})
 
 
 def test_a_missing_field_is_an_encode_error() -> None:
