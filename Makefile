@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MAX_LINES := 400
 
-.PHONY: help setup demo live test drill drill-venues drill-processor drill-rolling drill-execution soak fuzz check types rules check-deploy docs sbom bench lock clean
+.PHONY: help setup demo live test drill drill-venues drill-processor drill-history drill-rolling drill-execution soak fuzz check types rules check-deploy docs sbom bench lock clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -68,6 +68,9 @@ drill-processor: setup ## Twenty kills, restarts, pauses and broker restarts und
 
 drill-rolling: setup ## Every process restarted under load, one after the other: books, events, readiness (ARGS="--rounds 5")
 	@$(BIN)/python -m tests.chaos.rolling_restart $(ARGS)
+
+drill-history: setup ## Two hundred past books against what the venue itself had at those moments (ARGS=…)
+	@$(BIN)/python -m tests.chaos.asof_drill $(ARGS)
 
 drill-execution: setup ## Thousands of runs of orders under faults and kill -9 (RUNS=5000), and what held
 	@$(BIN)/python -m tests.chaos.execution_drill --runs $(or $(RUNS),5000)

@@ -103,12 +103,19 @@ class TailReader:
                 raise BusError(f"the end of the log was not reached within {timeout_s:g} s")
             batch = self.poll(5000, 0.2)
             out += batch
-            if not batch:  # compaction or an aborted batch can leave no record before the end
-                for position, end in ends.items():
-                    at = self._consumer.position([self._topic_partition(position)])[0].offset
-                    if at >= end:
-                        self._positions[position] = at
+            if not batch:
+                self.has_read(ends)
         return out
+
+    def has_read(self, ends: Mapping[Position, int]) -> bool:
+        """Whether everything before these offsets was read, also where no record is left before them."""
+        for position, end in ends.items():
+            if self._positions[position] < end:  # compaction or an aborted batch can leave no record before the end
+                at = self._consumer.position([self._topic_partition(position)])[0].offset
+                if at < end:
+                    return False
+                self._positions[position] = at
+        return True
 
     @staticmethod
     def _topic_partition(position: Position) -> Any:

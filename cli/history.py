@@ -27,16 +27,18 @@ def _run(action: Any) -> Any:
     """The action's result; errors become one sentence and an exit code: 64 wrong words, 2 no broker, 1 not there."""
     from bus.errors import BusError
     from cli.main import fail
-    from history.errors import HistoryError, WrongTime
+    from history.errors import HistoryError, WrongRoot, WrongTime
 
     try:
         return action()
-    except WrongTime as error:
+    except (WrongRoot, WrongTime) as error:
         raise fail(error, 64) from None
     except BusError as error:
         raise fail(error, 2) from None
     except HistoryError as error:
         raise fail(error, 1) from None
+    except OSError as error:
+        raise fail(f"the archive's storage: {error}", 1) from None
 
 
 def archive(

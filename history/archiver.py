@@ -126,8 +126,7 @@ class Archiver:
 
     def has_read(self, ends: dict[Position, int]) -> bool:
         """Whether everything before these offsets was read."""
-        positions = self._reader.positions
-        return all(positions[p] >= end for p, end in ends.items())
+        return self._reader.has_read(ends)
 
     def __enter__(self) -> Archiver:
         return self

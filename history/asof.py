@@ -95,7 +95,11 @@ def book_at(settings: Settings, venue: str, symbol: str, moment_ns: int, clock: 
 def fold(entries: list[Entry], moment_ns: int, clock: Clock) -> LiveBook | None:
     """The book that the entries of one instrument give at the moment; None when no whole book is among them."""
     book: LiveBook | None = None
-    for entry in sorted(entries, key=lambda e: (e.partition, e.offset)):
+    # Once the partitions were raised, an instrument's later epochs may stand in a partition with a lower number.
+    begun: dict[int, int] = {}
+    for entry in entries:
+        begun[entry.partition] = min(begun.get(entry.partition, entry.record["epoch"]), entry.record["epoch"])
+    for entry in sorted(entries, key=lambda e: (begun[e.partition], e.offset)):
         event = entry.record
         if time_of(event, clock) > moment_ns:
             break
@@ -123,7 +127,7 @@ def _add_status(past: Past, book: LiveBook, moment_ns: int) -> None:
 
 
 def _past_book(book: LiveBook, entries: list[Entry], moment_ns: int, clock: Clock) -> PastBook:
-    last = next(e.record for e in entries if e.offset == book.offset)
+    last = next(e.record for e in entries if (e.partition, e.offset) == (book.partition, book.offset))
     state = book.state if book.synced else "GAP"
     return PastBook(
         book.venue, book.symbol, state, book.epoch, book.index, book.offset, book.partition, last["venue_seq"],

@@ -3,6 +3,7 @@
 HistoryError
 ├── ArchiveBusy    another archiver writes these files
 ├── NotRecorded    the log and the archive hold nothing that answers
+├── WrongRoot      the archive's place cannot be used
 └── WrongTime      the text is no moment
 """
 
@@ -17,6 +18,10 @@ class ArchiveBusy(HistoryError):
 
 class NotRecorded(HistoryError):
     """Nothing that was kept answers the question; the text says what is missing."""
+
+
+class WrongRoot(HistoryError):
+    """``history.root`` names no storage, or holds a secret; the text says what to write instead."""
 
 
 class WrongTime(HistoryError):

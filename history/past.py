@@ -9,12 +9,14 @@ from pyarrow import compute
 
 from bus.log_reader import Playback, start_positions
 from config.settings import Settings
-from history.store import Store
+from history.errors import HistoryError
+from history.store import File, Store
 from schemas.codec import codec
 from schemas.errors import DecodeError
 from schemas.topics import TOPICS
 
 CHUNK = 5000
+LOOKS = 5
 pc: Any = compute
 """Its functions are made when it is imported; no type checker sees them."""
 
@@ -47,25 +49,35 @@ class Past:
             yield from self._logged(topic, from_ms, to_ms, venue, symbol)
 
     def _archived(self, topic: str, from_ms: int, to_ms: int, venue: str | None, symbol: str | None) -> Iterator[Entry]:
-        kept: dict[int, int] = {}
-        for file in self._store.files(topic, venue, from_ms, to_ms):
-            if file.partition not in kept:
-                kept[file.partition] = self._store.state(topic, file.partition)["next_offset"]
-            if file.first >= kept[file.partition]:
-                continue  # of a flush under way: Kafka has these too
-            table = self._store.read(file)
-            chosen = pc.and_(
-                pc.greater_equal(table["_timestamp_ms"], from_ms), pc.less(table["_timestamp_ms"], to_ms)
-            )  # fmt: skip
-            if symbol is not None and "symbol" in table.column_names:
-                chosen = pc.and_(chosen, pc.equal(table["symbol"], symbol))
-            for row in table.filter(chosen).to_pylist():
-                if row.pop("_raw") is not None:
-                    self.unreadable += 1
-                    continue
-                place = row.pop("_partition"), row.pop("_offset"), row.pop("_timestamp_ms")
-                row.pop("_key")
-                yield Entry(*place, row)
+        given: dict[tuple[str, int], int] = {}
+        """The last offset given of each folder and partition."""
+        for _ in range(LOOKS):
+            try:
+                for file in self._store.files(topic, venue, from_ms, to_ms):
+                    place = file.folder, file.partition
+                    for entry in self._rows(topic, file, from_ms, to_ms, symbol):
+                        if entry.offset > given.get(place, -1):
+                            given[place] = entry.offset
+                            yield entry
+                return
+            except FileNotFoundError:  # an archiver has just merged it with others: they are looked up again
+                continue
+        raise HistoryError(f"the files of {topic} change faster than they can be read; try again")
+
+    def _rows(self, topic: str, file: File, from_ms: int, to_ms: int, symbol: str | None) -> Iterator[Entry]:
+        if file.first >= self._store.state(topic, file.partition)["next_offset"]:
+            return  # of a flush under way: Kafka has these too
+        table = self._store.read(file)
+        chosen = pc.and_(pc.greater_equal(table["_timestamp_ms"], from_ms), pc.less(table["_timestamp_ms"], to_ms))
+        if symbol is not None and "symbol" in table.column_names:
+            chosen = pc.and_(chosen, pc.equal(table["symbol"], symbol))
+        for row in table.filter(chosen).to_pylist():
+            if row.pop("_raw") is not None:
+                self.unreadable += 1
+                continue
+            place = row.pop("_partition"), row.pop("_offset"), row.pop("_timestamp_ms")
+            row.pop("_key")
+            yield Entry(*place, row)
 
     def _logged(self, topic: str, from_ms: int, to_ms: int, venue: str | None, symbol: str | None) -> Iterator[Entry]:
         decode = codec(TOPICS[topic].record).decode

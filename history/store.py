@@ -18,10 +18,13 @@ from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
+
+from history.errors import WrongRoot
 
 HOUR_MS = 3_600_000
 NAME = re.compile(r"^(?P<topic>.+)-(?P<partition>\d{5})-(?P<first>\d{12,})-(?P<last>\d{12,})\.parquet$")
@@ -37,6 +40,11 @@ class File:
     first: int
     last: int
 
+    @property
+    def folder(self) -> str:
+        """Of one topic, venue and hour."""
+        return self.path.rpartition("/")[0]
+
 
 def hour_of(ts_ms: int) -> str:
     """``2026-11-24T14``."""
@@ -44,11 +52,21 @@ def hour_of(ts_ms: int) -> str:
 
 
 class Store:
-    """The files below ``root``, on a local disk or in S3-compatible storage."""
+    """The files below ``root``, on a local disk or in S3-compatible storage. Raises WrongRoot.
+
+    S3's keys come from where AWS's own tools look: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the file that
+    AWS_SHARED_CREDENTIALS_FILE names, or the machine's role.
+    """
 
     def __init__(self, root: str) -> None:
         if "://" in root:
-            self._fs, self._root = fs.FileSystem.from_uri(root)
+            if "@" in urlsplit(root).netloc:
+                raise WrongRoot("history.root holds a key: name the file with the keys in AWS_SHARED_CREDENTIALS_FILE instead")
+            try:
+                self._fs, self._root = fs.FileSystem.from_uri(root)
+            except (pa.ArrowInvalid, ValueError) as error:
+                raise WrongRoot(f"history.root {root!r} is no storage that is known: {error}") from None
+            self._root = self._root.rstrip("/")
             self.local: Path | None = None
         else:
             self.local = Path(root).resolve()
@@ -154,10 +172,10 @@ class Store:
 def without_merged(files: Iterable[File]) -> list[File]:
     """The files without those whose rows a larger one of the same folder holds too: a merge that was cut short."""
     out: list[File] = []
-    for file in sorted(files, key=lambda f: (f.path.rpartition("/")[0], f.partition, f.first, -f.last)):
+    for file in sorted(files, key=lambda f: (f.folder, f.partition, f.first, -f.last)):
         last = out[-1] if out else None
         same = last is not None and last.partition == file.partition
-        if same and last is not None and last.path.rpartition("/")[0] == file.path.rpartition("/")[0] and file.last <= last.last:
+        if same and last is not None and last.folder == file.folder and file.last <= last.last:
             continue
         out.append(file)
     return out

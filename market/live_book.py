@@ -65,8 +65,8 @@ class LiveBook:
     def take(self, event: Record, partition: int, offset: int) -> bool:
         """Fold one BookEvent; True when the levels or the exactness changed."""
         epoch, index, kind = event["epoch"], event["index"], event["kind"]
-        if epoch < self.epoch or offset <= self.offset:
-            return False  # fenced, or read again
+        if epoch < self.epoch or (offset <= self.offset and partition == self.partition):
+            return False  # fenced, or read again; in another partition the raised number of them begins a new count
         if kind == "DELTA":
             if epoch != self.epoch or index != self.index + 1 or not self.synced:
                 changed = self.synced

@@ -14,6 +14,9 @@ from cli.views import ViewError, Views
 from config.settings import Settings, VenueSettings
 from simulator.venue_server import SimulatedVenue
 
+DEADLINE_S = 180.0
+"""Of each wait. A loaded machine takes a minute for what takes a second; nobody waits for what has come."""
+
 
 class Rooms:
     """Starts, asks and stops processes."""
@@ -32,7 +35,7 @@ class Rooms:
             name, "process", settings=self.settings.model_copy(update={"processor": processor})
         )
         async with Views(f"http://127.0.0.1:{port}") as views:
-            await self.stack.until(name, views.ready, 60)
+            await self.stack.until(name, views.ready, DEADLINE_S)
         return child
 
     async def collector(
@@ -57,7 +60,7 @@ class Rooms:
         """The venue's books by symbol, from the view's list."""
         return {b["symbol"]: b for b in await self.views.books() if b["venue"] == venue}
 
-    async def live(self, venue: str, count: int, timeout_s: float = 60) -> None:
+    async def live(self, venue: str, count: int, timeout_s: float = DEADLINE_S) -> None:
         """Wait until so many books are LIVE."""
 
         async def reached() -> bool:
@@ -71,14 +74,20 @@ class Rooms:
         """Whether the mirror's book is LIVE and the venue's own at the same sequence number; asks until it can tell."""
         from simulator.truth import TruthError
 
-        for _ in range(100):
-            mirrored = await self.views.book(venue, symbol)
-            if mirrored["state"] == "LIVE":
-                with contextlib.suppress(TruthError):
-                    _, bids, asks = simulated.books[native].at(mirrored["venue_seq"])
-                    return mirrored["bids"] == bids and mirrored["asks"] == asks
+        said = ""
+        for _ in range(int(DEADLINE_S / 0.05)):
+            try:
+                mirrored = await self.views.book(venue, symbol)
+            except ViewError as error:  # the partitions are being handed out
+                said = str(error)
+            else:
+                said = f"{mirrored['state']} {mirrored['reason']}"
+                if mirrored["state"] == "LIVE":
+                    with contextlib.suppress(TruthError):
+                        _, bids, asks = simulated.books[native].at(mirrored["venue_seq"])
+                        return mirrored["bids"] == bids and mirrored["asks"] == asks
             await asyncio.sleep(0.05)
-        raise AssertionError(f"{symbol} was not LIVE within five seconds: {mirrored['state']} {mirrored['reason']}")
+        raise AssertionError(f"{symbol} was not LIVE within {DEADLINE_S:g} seconds: {said}")
 
 
 @contextlib.asynccontextmanager
