@@ -4,6 +4,7 @@ BusError
 ├── BrokerStartError   the embedded broker did not come up
 ├── BrokerUnreachable  nothing answers at the configured address
 ├── TopicMismatch      a topic on the broker differs from the catalogue in a way that we refuse to change
+├── StillInUse         partitions cannot be raised while processes run or records wait
 ├── QueueFull          the bounded queue of records that wait for Kafka is full
 └── DeliveryFailed     Kafka refused records for good
 """
@@ -23,6 +24,10 @@ class BrokerUnreachable(BusError):
 
 class TopicMismatch(BusError):
     """A topic exists with fewer or more partitions than wanted, and repairing it would move keys."""
+
+
+class StillInUse(BusError):
+    """Partitions cannot be raised yet; the text names who runs, or how many records wait."""
 
 
 class QueueFull(BusError):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from config.settings import Settings
 from schemas.topics import MARKET_PARTITIONS, TOPICS, Topic
 
 TIMEOUT_S = 30
+APPEAR_S = 120
+"""A topic that was created is known to every broker soon; a loaded one takes its time."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Difference:
     what: str
     refused: bool = False
     """True: `apply` will not change it (partitions that exist carry keys; another number would move them)."""
+    grows: bool = False
+    """True: it has fewer partitions than wanted, and `apply --grow` gives it more."""
 
 
 def wanted_partitions(topic: Topic, settings: Settings) -> int:
@@ -29,7 +34,8 @@ def wanted_partitions(topic: Topic, settings: Settings) -> int:
     return settings.kafka.market_partitions if topic.partitions == MARKET_PARTITIONS else topic.partitions
 
 
-def _admin(settings: Settings) -> Any:
+def admin_client(settings: Settings) -> Any:
+    """A confluent_kafka AdminClient; raises BrokerUnreachable."""
     from confluent_kafka.admin import AdminClient
 
     require_broker(settings)
@@ -41,7 +47,7 @@ def differences(settings: Settings, admin: Any = None) -> list[Difference]:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import ConfigResource, ResourceType
 
-    admin = admin or _admin(settings)
+    admin = admin or admin_client(settings)
     try:
         present = admin.list_topics(timeout=TIMEOUT_S).topics
         names = [name for name in TOPICS if name in present]
@@ -56,9 +62,10 @@ def differences(settings: Settings, admin: Any = None) -> list[Difference]:
             found.append(Difference(topic.name, "missing"))
             continue
         have, want = len(present[topic.name].partitions), wanted_partitions(topic, settings)
-        if have != want:
+        if have != want and topic.grows:
             text = f"has {have} partitions, the catalogue says {want}"
-            found.append(Difference(topic.name, text, refused=True))
+            grows = have < want and topic.partitions == MARKET_PARTITIONS
+            found.append(Difference(topic.name, text, refused=True, grows=grows))
         for key, value in topic.config.items():
             entry = configs[topic.name].get(key)
             if entry is not None and entry.value != value:
@@ -76,7 +83,7 @@ def apply(settings: Settings) -> list[str]:
 
     Raises TopicMismatch, before anything is changed, when a topic has another number of partitions than wanted.
     """
-    from confluent_kafka import KafkaError, KafkaException
+    from confluent_kafka import KafkaException
     from confluent_kafka.admin import (
         AlterConfigOpType,
         ConfigEntry,
@@ -85,29 +92,23 @@ def apply(settings: Settings) -> list[str]:
         ResourceType,
     )
 
-    admin = _admin(settings)
+    admin = admin_client(settings)
     found = differences(settings, admin)
     if refused := [f"{d.topic} {d.what}" for d in found if d.refused]:
         raise TopicMismatch(
             "refused to change partitions, because keys would move: "
             + "; ".join(refused)
-            + ". Set kafka.market_partitions to what the broker has, or use a new cluster"
+            + ". Set kafka.market_partitions to what the broker has; or raise them with --grow, as docs/OPERATIONS.md says"
         )
     done: list[str] = []
     missing = [TOPICS[d.topic] for d in found if d.what == "missing"]
-    if missing:
-        new = [
+    done += _create(
+        admin,
+        [
             NewTopic(t.name, wanted_partitions(t, settings), settings.kafka.replication_factor, config=t.config)
             for t in missing
-        ]
-        for name, future in admin.create_topics(new, operation_timeout=TIMEOUT_S).items():
-            try:
-                future.result(timeout=TIMEOUT_S)
-            except KafkaException as error:
-                if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
-                    continue
-                raise BusError(f"cannot create {name}: {error}") from error
-            done.append(f"created {name}")
+        ],
+    )
     changed = {d.topic for d in found if d.what != "missing"}
     for name in sorted(changed):
         entries = [
@@ -122,3 +123,49 @@ def apply(settings: Settings) -> list[str]:
                 raise BusError(f"cannot change {name}: {error}") from error
         done.append(f"changed {name}: " + ", ".join(d.what for d in found if d.topic == name))
     return done
+
+
+def _create(admin: Any, topics: list[Any]) -> list[str]:
+    """Create NewTopics, those that another process has just made left out; a line for each. Raises BusError."""
+    from confluent_kafka import KafkaError, KafkaException
+
+    done: list[str] = []
+    for name, future in (admin.create_topics(topics, operation_timeout=TIMEOUT_S) if topics else {}).items():
+        try:
+            future.result(timeout=TIMEOUT_S)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
+                continue
+            raise BusError(f"cannot create {name}: {error}") from error
+        done.append(f"created {name}")
+    return done
+
+
+def partitions_on_broker(settings: Settings, admin: Any = None) -> dict[str, int]:
+    """How many partitions each topic has; blocks. Raises BusError."""
+    from confluent_kafka import KafkaException
+
+    admin = admin or admin_client(settings)
+    try:
+        topics = admin.list_topics(timeout=TIMEOUT_S).topics
+    except KafkaException as error:
+        raise BusError(f"cannot read the topics: {error}") from error
+    return {name: len(topic.partitions) for name, topic in topics.items()}
+
+
+def provide(settings: Settings, topics: dict[str, dict[str, str]], partitions: int) -> None:
+    """Create these topics ({name: settings}) where they are missing, and wait until Kafka tells of them; blocks.
+
+    Raises BusError.
+    """
+    from confluent_kafka.admin import NewTopic
+
+    admin = admin_client(settings)
+    missing = set(topics) - set(partitions_on_broker(settings, admin))
+    factor = settings.kafka.replication_factor
+    _create(admin, [NewTopic(name, partitions, factor, config=topics[name]) for name in sorted(missing)])
+    deadline = time.monotonic() + APPEAR_S
+    while missing and (missing := missing - set(partitions_on_broker(settings, admin))):
+        if time.monotonic() > deadline:
+            raise BusError(f"the topics {', '.join(sorted(missing))} were created and do not appear")
+        time.sleep(0.05)

@@ -43,11 +43,25 @@ def topics_list(config: Config = None) -> None:
 
 
 @app.command("apply")
-def topics_apply(config: Config = None) -> None:
-    """Create what is missing and set what differs; never shrinks or deletes anything."""
+def topics_apply(
+    config: Config = None,
+    grow: Annotated[
+        bool, typer.Option("--grow", help="Raise partitions to kafka.market_partitions; see docs/OPERATIONS.md first.")
+    ] = False,
+) -> None:
+    """Create what is missing and set what differs; never shrinks or deletes a topic."""
     from bus.topics import apply
 
-    print("\n".join(_run(apply, config)) or "nothing to do: the topics are as the catalogue says")
+    lines = _run(_grow, config) if grow else []
+    lines += _run(apply, config)
+    print("\n".join(lines) or "nothing to do: the topics are as the catalogue says")
+
+
+def _grow(settings: Any) -> list[str]:
+    from bus.growth import grow
+    from processors.changelogs import changelogs
+
+    return grow(settings, settings.processor.app_id, changelogs(settings))
 
 
 @app.command("check")

@@ -124,6 +124,9 @@ class ProcessorSettings(_Section):
     checkpoint_s: float = Field(1.0, gt=0, description="seconds between two checkpoints of one book, and two commits")
     checkpoint_share: float = Field(0.15, gt=0, le=1, description="share of the process that checkpoints may take")
     session_timeout_s: float = Field(6.0, ge=1, description="after this a dead worker's partitions move")
+    standby_replicas: int = Field(
+        0, ge=0, le=3, description="workers beside the owner that keep each partition's checkpoints in memory"
+    )
     lag_max_s: float = Field(
         2.0, gt=0, description="a partition whose newest processed event is older, with more waiting, is LAGGING"
     )

@@ -27,7 +27,7 @@ OPERATOR = "operator"
 PROCESSOR_GROUP = "venue-mirror-processor"
 """processor.app_id: the prefix of Faust's group and of its own topics."""
 
-READ, WRITE, CREATE, DESCRIBE, ALTER = "Read", "Write", "Create", "Describe", "Alter"
+READ, WRITE, CREATE, DELETE, DESCRIBE, ALTER = "Read", "Write", "Create", "Delete", "Describe", "Alter"
 DESCRIBE_CONFIGS, ALTER_CONFIGS = "DescribeConfigs", "AlterConfigs"
 
 
@@ -93,6 +93,12 @@ def rules() -> list[Rule]:
     # `topics apply` and `topics check`, for the catalogue only.
     for topic in sorted(TOPICS):
         out.append(Rule(OPERATOR, "topic", topic, (CREATE, ALTER, DESCRIBE_CONFIGS, ALTER_CONFIGS)))
+    # `topics apply --grow`: moves what is compacted, and asks whether anybody still runs.
+    moves = (READ, WRITE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS)
+    for topic in sorted(t.name for t in TOPICS.values() if t.name.startswith("market.") and t.cleanup == "compact"):
+        out.append(Rule(OPERATOR, "topic", topic, (READ, WRITE, DELETE)))
+    out.append(Rule(OPERATOR, "topic", PROCESSOR_GROUP, moves, prefixed=True))
+    out.append(Rule(OPERATOR, "group", GROUPS["collector"], (DESCRIBE,), prefixed=True))
     return out
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import sys
 import time
 from typing import Any, cast
@@ -13,6 +15,7 @@ from faust.types import TP
 
 from bus.connection import require_broker
 from bus.errors import BusError
+from bus.partitions import home
 from bus.producer import Producer
 from bus.tracing import active as active_tracer
 from bus.tracing import start as start_tracing
@@ -20,6 +23,7 @@ from config.settings import Settings
 from processors.bars import Bars
 from processors.batch_transport import BatchTransport
 from processors.books import Books
+from processors.changelogs import prepare
 from processors.checkpoints import ROUND_S, Checkpoints
 from processors.cross import Crosses
 from processors.derived import Derived
@@ -36,7 +40,8 @@ from schemas.topics import BBO_BY_GROUP, BOOK, STATUS, TRADE
 
 log = logging.getLogger(__name__)
 
-EXIT_OK, EXIT_NO_BROKER = 0, 2
+EXIT_OK, EXIT_NO_BROKER, EXIT_MOVED = 0, 2, 75
+"""The last: the partitions were raised; a supervisor starts this worker again."""
 IDLE_S = 3.0
 """A partition that gives nothing for this long, although its end is not reached, has nothing left to give."""
 REPEAT_S = 5.0
@@ -51,6 +56,9 @@ class Processor:
         self.settings = settings
         self.url = f"http://{p.web_host}:{p.web_port}"
         self.ready = False
+        self.exit_code = EXIT_OK
+        self._partitions = settings.kafka.market_partitions
+        """Of market.book, as the broker had them when this worker started."""
         self._idle_since: dict[Any, tuple[int | None, float]] = {}
         self.counts = Counts()
         self.producer = Producer(settings)
@@ -109,6 +117,7 @@ class Processor:
                 streams.changed(book.key)
 
         self.books.on_touched = touched
+        self.books.partition_of = self.partition_of
 
         def crossed(symbol: str) -> None:
             if streams.wanted:
@@ -167,7 +176,7 @@ class Processor:
     async def _on_check(self) -> None:
         """Whether the partitions lag; and whether one that recovers has nothing more to read."""
         books, consumer = self.books, cast(Any, self.app.consumer)
-        if not self.ready:
+        if self._partitions_changed() or not self.ready:
             return
         books.watch.check(list(books.by_partition), consumer, books.positions)
         for (topic, partition), end in list(books.catch_up.items()):
@@ -213,6 +222,8 @@ class Processor:
 
     async def _on_recovered(self) -> None:
         """The table holds every checkpoint again: load the books, and note how far the log reaches now."""
+        if self._partitions_changed():
+            return
         consumer: Any = self.app.consumer
         books = self.books
         mine = [tp for tp in consumer.assignment() if tp.topic in self.handlers and tp.topic != BBO_BY_GROUP.name]
@@ -250,12 +261,29 @@ class Processor:
     # What the views ask.
 
     def partition_of(self, key: str) -> int:
-        """The partition of a key, as every producer of the bus and Kafka's own clients hash it; -1: not known yet."""
+        """The partition of a key, as every producer of the bus and Kafka's own clients hash it."""
+        return home(key.encode(), self._partitions)
+
+    def _count_partitions(self) -> int:
+        """How many partitions market.book has, as far as the driver knows; 0: it does not know yet."""
         try:
-            partition = self.app.consumer.key_partition(BOOK.name, key.encode())
-        except Exception:  # the consumer has not started
-            return -1
-        return -1 if partition is None else partition
+            # A plain attribute of the driver's own consumer: nothing is asked of Kafka.
+            cluster = cast(Any, self.app.consumer)._thread._consumer._client.cluster
+            return len(cluster.partitions_for_topic(BOOK.name) or ())
+        except AttributeError:  # the consumer has not started, or just ended
+            return 0
+
+    def _partitions_changed(self) -> bool:
+        """Whether market.book has other partitions than at the start: keys have moved, and no book here is one's own."""
+        count = self._count_partitions()
+        if not count or count == self._partitions:
+            return False
+        self.ready, self.books.suspended = False, True
+        if not self.exit_code:
+            log.error("market.book had %d partitions and has %d: keys have moved; this worker ends", self._partitions, count)
+            self.exit_code = EXIT_MOVED
+            os.kill(os.getpid(), signal.SIGTERM)
+        return True
 
     def find(self, key: str) -> tuple[int, MirrorBook] | None:
         """The book of this key with its partition, if this worker holds it."""
@@ -303,6 +331,7 @@ def main(settings: Settings) -> int:
 
     try:
         bootstrap = require_broker(settings)
+        settings = prepare(settings)
     except BusError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_NO_BROKER
@@ -318,5 +347,5 @@ def main(settings: Settings) -> int:
     try:
         worker.execute_from_commandline()
     except SystemExit as stop:
-        return int(stop.code or 0)
-    return EXIT_OK
+        return processor.exit_code or int(stop.code or 0)
+    return processor.exit_code

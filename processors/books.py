@@ -43,6 +43,8 @@ class Books:
         self.watch = Watch(settings.lag_max_s, self._on_lag)
         self.on_touched: Callable[[MirrorBook, int], None] = _nobody
         """Called for each book that a batch changed, once a batch: must be quick."""
+        self.partition_of: Callable[[str], int] = _unknown
+        """Where a key belongs, -1: not known. Asked at a key's first record only."""
         self._encode = codec("BookCheckpoint").encode
         self._decode_event = codec("BookEvent").decode
         self._decode_status = codec("BookStatus").decode
@@ -161,6 +163,8 @@ class Books:
                 book = by_key.get(record.key)
                 if book is None:
                     book = self._first_event(event, record.key, partition)
+                    if book is None:
+                        continue
                 elif event["symbol"] != book.symbol or event["venue"] != book.venue:
                     raise InvalidEvent(f"the key is {record.key!r}, the record is of {event['venue']}|{event['symbol']}")
                 outcome = book.apply(event, offset)
@@ -203,11 +207,19 @@ class Books:
         counts.events += applied
         self._took(topic, partition, records[-1], touched)
 
-    def _first_event(self, event: dict[str, Any], key: bytes | None, partition: int) -> MirrorBook:
+    def _first_event(self, event: dict[str, Any], key: bytes | None, partition: int) -> MirrorBook | None:
+        """The book that this event begins; None: the key lives elsewhere since the partitions were raised."""
         own = f"{event['venue']}|{event['symbol']}"
         if own.encode() != key:
             raise InvalidEvent(f"the key is {key!r}, the record is of {own}")
+        if self._moved(own, partition):
+            return None
         return self.get(own, partition) or self._add(partition, MirrorBook(event["venue"], event["symbol"]))
+
+    def _moved(self, key: str, partition: int) -> bool:
+        moved = self.partition_of(key) not in (partition, -1)
+        self._counts.moved += moved
+        return moved
 
     def _took(self, topic: str, partition: int, last: Any, touched: dict[str, MirrorBook]) -> None:
         self.positions[(topic, partition)] = last.offset + 1
@@ -242,15 +254,21 @@ class Books:
                     tp.topic, partition, record.offset, record.value, f"{type(error).__name__}: {error}"
                 )
                 continue
-            book = self.get(key, partition)
+            book = self.by_key.get(record.key)
             if book is None:
-                book = self._add(partition, MirrorBook(status["venue"], status["symbol"]))
+                if self._moved(key, partition):
+                    continue
+                book = self.get(key, partition) or self._add(partition, MirrorBook(status["venue"], status["symbol"]))
             if not book.take_status(status):
                 continue
             self._counts.statuses += 1
             mark(dirty, key, STATUS.name, record.offset)
             touched[key] = book
         self._took(STATUS.name, partition, records[-1], touched)
+
+
+def _unknown(key: str) -> int:
+    return -1
 
 
 def _nobody(book: MirrorBook, partition: int) -> None:

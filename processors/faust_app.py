@@ -8,10 +8,13 @@ import faust
 
 from bus.connection import password, ssl_context
 from config.settings import Settings
+from processors.changelogs import CONFIG, MAX_BYTES, changelog_name
 
 MAX_POLL_RECORDS = 4000
 """Records in one turn: about 50 ms of work, between which the views answer."""
-MAX_FETCH_BYTES = 16 * 1024 * 1024
+
+METADATA_S = 10
+"""How often Kafka is asked for the topics' partitions."""
 
 
 class App(faust.App):
@@ -48,12 +51,14 @@ def make_app(settings: Settings, bootstrap: str, url: str) -> App:
         topic_allow_declare=True,
         processing_guarantee="at_least_once",
         consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=MAX_FETCH_BYTES,
-        producer_max_request_size=MAX_FETCH_BYTES,
+        consumer_max_fetch_size=MAX_BYTES,
+        producer_max_request_size=MAX_BYTES,
         producer_compression_type="lz4",
         broker_max_poll_records=MAX_POLL_RECORDS,
         broker_session_timeout=p.session_timeout_s,
         broker_heartbeat_interval=p.session_timeout_s / 5,
+        consumer_metadata_max_age_ms=METADATA_S * 1000,
+        table_standby_replicas=p.standby_replicas,
         stream_wait_empty=False,
         web_host=p.web_host,
         web_bind=p.web_host,
@@ -74,9 +79,9 @@ def make_table(app: App, settings: Settings, name: str) -> Any:
     table: Any = app.Table(
         name, key_type=str, value_type=bytes, partitions=kafka.market_partitions, use_partitioner=True,
         changelog_topic=app.topic(
-            f"{settings.processor.app_id}-{name}-changelog", key_type=str, value_type=bytes,
+            changelog_name(settings, name), key_type=str, value_type=bytes,
             key_serializer="raw", value_serializer="raw", partitions=kafka.market_partitions, compacting=True,
-            internal=True, replicas=kafka.replication_factor, config={"max.message.bytes": MAX_FETCH_BYTES},
+            internal=True, replicas=kafka.replication_factor, config=CONFIG,
         ),
     )  # fmt: skip
     table.key_serializer = table.value_serializer = "raw"

@@ -55,12 +55,9 @@ class Instruments:
         try:
             ends = reader.ends()
             while not self._stopped.is_set():
-                messages = reader.poll(2000, 0.5)
-                for message in messages:
+                for message in reader.poll(2000, 0.5):
                     self._take(message.key(), message.value())
-                if not self.complete:
-                    positions = reader.positions
-                    self.complete = not messages or all(positions[p] >= end for p, end in ends.items())
+                self.complete = self.complete or reader.has_read(ends)
         finally:
             reader.close()
 
@@ -87,6 +84,7 @@ class Instruments:
         return sorted(records, key=lambda r: (r["venue"], r["symbol"]))
 
 
+@lru_cache(maxsize=65_536)
 def _decoded(value: bytes) -> dict[str, Any] | None:
     try:
         return codec("Instrument").decode(value)

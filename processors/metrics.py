@@ -26,6 +26,7 @@ class Counts:
     statuses: int = _counter("Book statuses taken over")
     replayed: int = _counter("Events that were in the book already, read again after a restart")
     fenced: int = _counter("Events of an older epoch, whose writer no longer owns the book")
+    moved: int = _counter("Records that stood in a partition where their key no longer lives")
     unsynced: int = _counter("Deltas of books that wait for a snapshot or key frame")
     gaps: int = _counter("Books that missed an index")
     keyframes_ok: int = _counter("Key frames equal to the book")

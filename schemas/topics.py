@@ -20,6 +20,8 @@ class Topic:
     cleanup: str = "delete"
     retention_ms: int = 6 * HOUR_MS
     extra: dict[str, str] = field(default_factory=dict[str, str])
+    grows: bool = True
+    """Whether its partitions may be raised later. Not where readers need the order of a key's records over its life."""
 
     @property
     def config(self) -> dict[str, str]:
@@ -75,7 +77,7 @@ STRATEGY_STATE = Topic(
     "strategy.state", "StrategyState", "strategy", partitions=1, retention_ms=24 * HOUR_MS, extra=LARGE_RECORDS
 )
 CHAIN_BLOCK = Topic("chain.block", "ChainBlock", "chain", partitions=1, retention_ms=24 * HOUR_MS)
-CHAIN_POOL = Topic("chain.pool", "ChainPool", "chain|pool", retention_ms=24 * HOUR_MS, extra=LARGE_RECORDS)
+CHAIN_POOL = Topic("chain.pool", "ChainPool", "chain|pool", retention_ms=24 * HOUR_MS, extra=LARGE_RECORDS, grows=False)
 DEAD_LETTER = Topic("dead.letter", "DeadLetter", "source topic", partitions=1, retention_ms=7 * 24 * HOUR_MS)
 
 TOPICS: dict[str, Topic] = {t.name: t for t in tuple(globals().values()) if isinstance(t, Topic)}
