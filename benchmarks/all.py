@@ -37,6 +37,8 @@ SHARES: dict[str, tuple[int, list[str]]] = {
     "processor": (180, []),
     "latency": (90, []),
     "throughput": (120, ["--seconds", "40"]),
+    "views": (150, ["--rounds", "2", "--events", "80000"]),
+    "recovery": (200, ["--books", "200", "--kills", "2"]),
     "chain": (120, []),
     "reaction": (150, []),
 }

@@ -8,6 +8,7 @@ from typing import Any
 STATES = ["SYNCING", "LIVE", "LAGGING", "STALE", "GAP", "RECOVERING", "HALTED", "DELISTED"]
 NUMBER = {"type": "integer"}
 TEXT = {"type": "string"}
+WORD = {"type": "string", "minLength": 1}
 DECIMAL = {"type": "string", "pattern": r"^-?\d+(\.\d+)?$", "description": "an exact decimal number"}
 LEVEL = {"type": "array", "items": DECIMAL, "minItems": 2, "maxItems": 2, "description": "[price, size]"}
 MAYBE_LEVEL = {"oneOf": [LEVEL, {"type": "null"}]}
@@ -78,27 +79,27 @@ def describe() -> dict[str, Any]:
     stream["307"] = {"description": "the worker that holds the key"}
     ready = _object(ready={"type": "boolean"})
     paths = {
-        "/books": _get("Every book of this worker", [_query("venue", "only this venue's", TEXT)], _answers(
-            _object(worker=TEXT, books=_list(_object(**HEAD, bid=MAYBE_LEVEL, ask=MAYBE_LEVEL, levels=NUMBER))))),
+        "/books": _get("Every book of this worker", [_query("venue", "only this venue's", WORD)], _answers(
+            _object(worker=TEXT, books=_list(_object(**HEAD, bid=MAYBE_LEVEL, ask=MAYBE_LEVEL, levels=NUMBER))), 400)),
         "/books/{venue}/{symbol}": _get("One book", [VENUE, SYMBOL, depth], _answers(BOOK, 400, 404, 503)),
-        "/bbo": _get("All venues of one instrument side by side", [_query("symbol", "BTC/USDT", TEXT, required=True)],
+        "/bbo": _get("All venues of one instrument side by side", [_query("symbol", "BTC/USDT", WORD, required=True)],
             _answers(_object(symbol=TEXT, venues=_list(_object(
                 venue=TEXT, state={"enum": STATES}, epoch=NUMBER, index=NUMBER, offset=NUMBER, partition=NUMBER,
                 ts_received_ns=NUMBER, bid=MAYBE_LEVEL, ask=MAYBE_LEVEL, age_ms=NUMBER, repeated_ms=NUMBER))), 400, 404, 503)),
         "/cross/{base}/{quote}": _get("Best bid and offer over all venues", [_part("base", "BTC"), _part("quote", "USDT")],
-            _answers(CROSS, 404, 503)),
+            _answers(CROSS, 400, 404, 503)),
         "/bars/{venue}/{symbol}": _get("Bars, the open one last", [VENUE, SYMBOL,
             _query("interval", "1m without it", {"enum": ["1s", "1m", "1h"]}), _query("limit", "100 without it", _whole(240))],
             _answers(_object(venue=TEXT, symbol=TEXT, interval=TEXT, bars=_list(BAR)), 400, 404, 503)),
-        "/instruments": _get("Every instrument", [_query("venue", "", TEXT), _query("base", "", TEXT),
-            _query("quote", "", TEXT), _query("state", "", {"enum": ["TRADING", "HALTED", "DELISTED"]})],
+        "/instruments": _get("Every instrument", [_query("venue", "", WORD), _query("base", "", WORD),
+            _query("quote", "", WORD), _query("state", "", {"enum": ["TRADING", "HALTED", "DELISTED"]})],
             _answers(_object(count=NUMBER, instruments=_list({"type": "object"})), 400, 503)),
         "/status": _get("Books of all workers by state", [_query("state", "list those in this state", {"enum": STATES})],
             _answers(_object(states={"type": "object", "additionalProperties": NUMBER}, books=_list(_object(**HEAD))), 400)),
         "/stream/books/{venue}/{symbol}": _get("The book at each change, conflated", [VENUE, SYMBOL,
             _query("depth", "10 without it", _whole(1000))], stream),
-        "/stream/cross": _get("Crosses at each change, conflated", [_query("symbol", "only this one", TEXT)], stream),
-        "/healthz": _get("Alive, with positions", [], _answers({"type": "object"})),
+        "/stream/cross": _get("Crosses at each change, conflated", [_query("symbol", "only this one", WORD)], stream),
+        "/healthz": _get("Alive, with positions", [], _answers({"type": "object"}, 400)),
         "/readyz": _get("Whether books can be asked for", [], {
             "200": {"description": "yes", "content": {"application/json": {"schema": ready}}},
             "503": {"description": "not yet", "content": {"application/json": {"schema": ready}}}}),

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import msgspec
 
 if TYPE_CHECKING:
     from processors.app import Processor
@@ -38,6 +39,8 @@ class Router:
     def owner(self, key: str) -> str | None:
         """The address of the worker that holds this key; None: this one. Raises NotReady."""
         partition = self._processor.partition_of(key)
+        if self._processor.ready and partition in self._processor.books.by_partition:
+            return None
         for address, topics in self._holders().items():
             if any(partition in partitions for partitions in topics.values()):
                 return None if address == self._processor.url else address
@@ -88,12 +91,10 @@ class Router:
         return {"states": states, "books": books, "workers": workers, "silent": silent}
 
     async def _json(self, url: str) -> dict[str, Any] | None:
-        import json
-
         try:
             status, text = await self._get(url)
-            return json.loads(text) if status == 200 else None
-        except (NotReady, ValueError):
+            return msgspec.json.decode(text) if status == 200 else None
+        except (NotReady, msgspec.DecodeError):
             return None
 
 

@@ -46,6 +46,8 @@ class Streams:
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
         await response.prepare(request)
+        if request.method == "HEAD":
+            return response
         event = asyncio.Event()
         event.set()
         for name in names:

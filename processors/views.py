@@ -21,11 +21,14 @@ Errors are ``{"error": reason}``: 400 what was asked makes no sense, 404 there i
 from __future__ import annotations
 
 import time
+from collections import Counter
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from market.decimals import format_decimal
+from processors.asked import Refused, answer, choice, listed, only, refusal, whole, word
 from processors.bar import INTERVALS_S
 from processors.mirror_book import MirrorBook
 from processors.openapi import describe
@@ -41,32 +44,6 @@ INTERVALS = {"1s": 1, "1m": 60, "1h": 3600}
 assert tuple(INTERVALS.values()) == INTERVALS_S
 LISTED_MAX = 1000
 RECOVERS = "this worker reads on from its checkpoint; ask again"
-
-
-class Refused(Exception):
-    """The request cannot be answered: ``status`` and the reason."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-def whole(request: Any, name: str, default: int | None, most: int) -> int | None:
-    """A whole number of the query from 1 to ``most``; raises Refused."""
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 7 and 0 < int(text) <= most):
-        raise Refused(400, f"{name} is a whole number from 1 to {most}, not {text[:20]!r}")
-    return int(text)
-
-
-def choice(request: Any, name: str, choices: Any) -> str | None:
-    """One of these words, or None when it is not asked for; raises Refused."""
-    text = request.query.get(name)
-    if text is not None and text not in choices:
-        raise Refused(400, f"{name} is one of {', '.join(choices)}, not {text[:20]!r}")
-    return text
 
 
 class Answers:
@@ -156,40 +133,52 @@ class Answers:
             raise Refused(404, f"no trade of {venue} {symbol} was seen since this worker took it over")
         return {"venue": venue, "symbol": symbol, "interval": interval, "bars": found}
 
-    def status(self, state: str | None) -> dict[str, Any]:
-        """This worker's books by state, and the first of those in one state."""
-        rows = [self.head(book, partition) for partition, book in list(self._p.books.all())]
-        chosen = [row for row in rows if state is not None and row["state"] == state]
-        return {"states": self._p.states(), "books": chosen[:LISTED_MAX]}
+    async def books(self, venue: str | None) -> dict[str, Any]:
+        """Every book of this worker, or of one venue."""
+        chosen = [(p, b) for p, b in self._p.books.all() if venue is None or b.venue == venue]
+        found = await listed(sorted(chosen, key=lambda one: one[1].key), lambda one: self.summary(one[1], one[0]))
+        return {"worker": self._p.url, "books": found}
 
-    def instruments(self, request: Any) -> dict[str, Any]:
+    async def status(self, state: str | None) -> dict[str, Any]:
+        """This worker's books by state, and the first of those in one state."""
+        held, of = list(self._p.books.all()), self._p.books.state
+        states = await listed(held, lambda one: of(one[1], one[0]))
+        chosen = [one for one, own in zip(held, states, strict=True) if own == state][:LISTED_MAX]
+        rows = await listed(chosen, lambda one: self.head(one[1], one[0]))
+        return {"states": dict(Counter(states)), "books": [row for row in rows if row["state"] == state]}
+
+    async def instruments(self, request: Any) -> dict[str, Any]:
         """Every instrument that passes the query's filters; raises Refused."""
         if not self._p.instruments.complete:
             raise Refused(503, "market.instrument is still being read; ask again")
-        choice(request, "state", ("TRADING", "HALTED", "DELISTED"))
-        wanted = {name: request.query[name] for name in ("venue", "base", "quote", "state") if name in request.query}
-        found = [r for r in self._p.instruments.all() if all(r[name] == value for name, value in wanted.items())]
-        return {"count": len(found), "instruments": found}
+        wanted = {name: value for name in ("venue", "base", "quote") if (value := word(request, name)) is not None}
+        if (state := choice(request, "state", ("TRADING", "HALTED", "DELISTED"))) is not None:
+            wanted["state"] = state
+        found = await listed(self._p.instruments.all(), lambda r: all(r[n] == value for n, value in wanted.items()) and r)
+        kept = [r for r in found if r]
+        return {"count": len(kept), "instruments": kept}
 
 
 def add_views(app: Any, table: Any, processor: Processor) -> None:
     """Register the views on the Faust app's web server."""
     answers, router = Answers(processor), Router(app, table, processor)
 
-    def page(path: str, key_of: Any, answer: Any) -> None:
-        """``answer(request, **parts)`` is asked of the worker that holds ``key_of(request, **parts)``, or of any."""
+    def page(path: str, names: tuple[str, ...], key_of: Any, found: Any) -> None:
+        """``found(request, **parts)`` is asked of the worker that holds ``key_of(request, **parts)``, or of any."""
 
-        async def respond(view: Any, request: Any, **parts: str) -> Any:
+        async def respond(_: Any, request: Any, **parts: str) -> Any:
             try:
+                only(request, names)
                 if key_of is not None and (key := key_of(request, **parts)) is not None:
                     await router.require(key, request)
-                return view.json(answer(request, **parts))
+                value = found(request, **parts)
+                return answer(await value if isawaitable(value) else value)
             except Refused as refused:
-                return view.json({"error": str(refused)}, status=refused.status)
+                return refusal(refused, refused.status)
             except Elsewhere as other:
                 return web.Response(text=other.text, status=other.status, content_type="application/json")
             except NotReady as error:
-                return view.json({"error": str(error)}, status=503)
+                return refusal(error, 503)
 
         app.page(path)(respond)
 
@@ -207,32 +196,25 @@ def add_views(app: Any, table: Any, processor: Processor) -> None:
     def interval(request: Any) -> str:
         return choice(request, "interval", INTERVALS) or "1m"
 
-    def books(request: Any) -> dict[str, Any]:
-        venue = request.query.get("venue")
-        found = [answers.summary(b, p) for p, b in processor.books.all() if venue is None or b.venue == venue]
-        return {"worker": processor.url, "books": sorted(found, key=lambda b: (b["venue"], b["symbol"]))}
-
-    page("/books", None, books)
-    page("/books/{venue}/{symbol:.+}", key, lambda r, venue, symbol: answers.book(
+    page("/books", ("venue",), None, lambda r: answers.books(word(r, "venue")))
+    page("/books/{venue}/{symbol:.+}", ("depth",), key, lambda r, venue, symbol: answers.book(
         venue, symbol, whole(r, "depth", None, 1_000_000)))  # fmt: skip
-    page("/bbo", asked_symbol, lambda r: answers.bbo(asked_symbol(r)))
-    page("/cross/{base}/{quote:.+}", group, lambda _, base, quote: answers.cross(f"{base}/{quote}"))
-    page("/bars/{venue}/{symbol:.+}", key, lambda r, venue, symbol: answers.bars(
+    page("/bbo", ("symbol",), asked_symbol, lambda r: answers.bbo(asked_symbol(r)))
+    page("/cross/{base}/{quote:.+}", (), group, lambda _, base, quote: answers.cross(f"{base}/{quote}"))
+    page("/bars/{venue}/{symbol:.+}", ("interval", "limit"), key, lambda r, venue, symbol: answers.bars(
         venue, symbol, interval(r), whole(r, "limit", 100, 240) or 100))  # fmt: skip
-    page("/instruments", None, answers.instruments)
-    page("/openapi.json", None, lambda _: describe())
-    page("/healthz", None, lambda _: processor.health())
+    page("/instruments", ("venue", "base", "quote", "state"), None, answers.instruments)
+    page("/openapi.json", (), None, lambda _: describe())
+    page("/healthz", (), None, lambda _: processor.health())
 
-    @app.page("/status")
-    async def status(view: Any, request: Any) -> Any:
-        try:
-            own = answers.status(choice(request, "state", STATES))
-        except Refused as refused:
-            return view.json({"error": str(refused)}, status=refused.status)
-        return view.json(await router.add_others("/status", request, own))
+    async def status(request: Any) -> dict[str, Any]:
+        own = await answers.status(choice(request, "state", STATES))
+        return await router.add_others("/status", request, own)
+
+    page("/status", ("state",), None, status)
 
     @app.page("/stream/books/{venue}/{symbol:.+}")
-    async def stream_book(view: Any, request: Any, venue: str, symbol: str) -> Any:
+    async def stream_book(_: Any, request: Any, venue: str, symbol: str) -> Any:
         own = market_key(venue, symbol)
 
         def shown() -> Any:
@@ -242,19 +224,20 @@ def add_views(app: Any, table: Any, processor: Processor) -> None:
                 return None
 
         try:
+            only(request, ("depth",))
             depth = whole(request, "depth", 10, 1000)
             answers_here(own, request)
             answers.book(venue, symbol, 1)
         except Refused as refused:
-            return view.json({"error": str(refused)}, status=refused.status)
+            return refusal(refused, refused.status)
         return await processor.streams.serve(request, [own], shown)
 
     @app.page("/stream/cross")
-    async def stream_cross(view: Any, request: Any) -> Any:
-        symbol, told = request.query.get("symbol"), dict[str, str]()
+    async def stream_cross(_: Any, request: Any) -> Any:
+        symbol, told = "", dict[str, str]()
 
         def shown() -> Any:
-            if symbol is not None:
+            if symbol:
                 try:
                     return answers.cross(symbol)
                 except Refused:
@@ -266,11 +249,12 @@ def add_views(app: Any, table: Any, processor: Processor) -> None:
             return [processor.crosses.view(g) for g in changed]
 
         try:
-            if symbol is not None:
+            only(request, ("symbol",))
+            if symbol := word(request, "symbol") or "":
                 answers_here(symbol, request)
                 answers.cross(symbol)
         except Refused as refused:
-            return view.json({"error": str(refused)}, status=refused.status)
+            return refusal(refused, refused.status)
         return await processor.streams.serve(request, [f"cross {symbol}" if symbol else "*cross"], shown)
 
     def answers_here(own: str, request: Any) -> None:
@@ -285,8 +269,8 @@ def add_views(app: Any, table: Any, processor: Processor) -> None:
             raise web.HTTPTemporaryRedirect(f"{other}{request.path_qs}")
 
     @app.page("/readyz")
-    async def readyz(view: Any, _: Any) -> Any:
-        return view.json({"ready": processor.ready}, status=200 if processor.ready else 503)
+    async def readyz(_: Any, __: Any) -> Any:
+        return answer({"ready": processor.ready}, 200 if processor.ready else 503)
 
     @app.page("/metrics")
     async def metrics(view: Any, _: Any) -> Any:

@@ -14,7 +14,7 @@ import pytest
 from cli.stack import Child, free_port
 from cli.views import ViewError, Views
 from simulator.synthetic import SyntheticVenue
-from tests.e2e.rooms import Rooms, rooms_of, section, unified
+from tests.e2e.rooms import DEADLINE_S, Rooms, rooms_of, section, unified
 
 INSTRUMENTS = 12
 
@@ -89,11 +89,11 @@ async def test_any_of_two_workers_answers_for_any_key_and_the_other_takes_over(r
                 return bool(mine) and bool(other) and not mine & other and len(mine | other) == INSTRUMENTS
             return False
 
-        await rooms.stack.until("both workers hold books, each its own", shared, 60)
+        await rooms.stack.until("both workers hold books, each its own", shared, DEADLINE_S)
         for native in venue.books:
             asked: list[Any] = []
             for views in (rooms.views, second):
-                for _ in range(100):
+                for _ in range(1000):
                     with contextlib.suppress(ViewError):
                         answer = await views.book(name, unified(native), depth=1)
                         if answer["state"] == "LIVE":
@@ -110,6 +110,6 @@ async def test_any_of_two_workers_answers_for_any_key_and_the_other_takes_over(r
                 return sum(b["state"] == "LIVE" for b in (await rooms.books(name)).values()) == INSTRUMENTS
             return False
 
-        await rooms.stack.until("the second worker holds all", taken_over, 60)
+        await rooms.stack.until("the second worker holds all", taken_over, DEADLINE_S)
         await all_equal(rooms, name, venue)
         assert (await second.metrics())["processor_gaps_total"] == 0

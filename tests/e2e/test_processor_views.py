@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from decimal import Decimal
 from itertools import pairwise
@@ -13,12 +14,12 @@ import aiohttp
 import pytest
 
 from bus.consumer import TailReader
-from cli.views import Views
+from cli.views import ViewError, Views
 from processors.openapi import describe
 from schemas.codec import codec
 from schemas.topics import BAR, BBO, BOOK, CROSS, DEPTH, MICROSTRUCTURE, TRADE
 from simulator.synthetic import SyntheticVenue
-from tests.e2e.rooms import Rooms, rooms_of, section, unified
+from tests.e2e.rooms import DEADLINE_S, Rooms, rooms_of, section, unified
 
 INSTRUMENTS = 5
 SYMBOL = "BTC/USDT:USDT"
@@ -80,12 +81,15 @@ def books_of(events: list[tuple[Any, dict[str, Any]]]) -> dict[tuple[str, str, i
 async def test_every_derived_record_is_what_its_source_in_the_log_gives(running) -> None:
     rooms, names, _ = running
     await asyncio.sleep(6)
-    derived = {
-        topic.name: await asyncio.to_thread(read, rooms, topic.name, topic.record, names)
-        for topic in (BBO, DEPTH, MICROSTRUCTURE, CROSS, BAR)
-    }
+    derived: dict[str, list[tuple[Any, dict[str, Any]]]] = {}
+
+    async def enough() -> bool:
+        for topic in (BBO, DEPTH, MICROSTRUCTURE, CROSS, BAR):
+            derived[topic.name] = await asyncio.to_thread(read, rooms, topic.name, topic.record, names)
+        return all(len(records) > 40 for records in derived.values())
+
+    await rooms.stack.until("records of every kind", enough, DEADLINE_S, pause_s=1.0)
     books = books_of(await asyncio.to_thread(read, rooms, BOOK.name, "BookEvent", names))
-    assert all(len(records) > 20 for records in derived.values()), {t: len(r) for t, r in derived.items()}
 
     for _, r in derived[BBO.name] + derived[MICROSTRUCTURE.name]:
         if r["epoch"] < 0 or r["state"] != "LIVE":
@@ -150,14 +154,18 @@ async def test_the_views_answer_and_refuse_with_reasons(running) -> None:
             _, bbo = await ask(f"/bbo?symbol={SYMBOL}")
             return {v["venue"] for v in bbo.get("venues", ()) if v["state"] == "LIVE"} >= set(names)
 
-        await rooms.stack.until("both venues' quotes", both_quote, 20)
+        await rooms.stack.until("both venues' quotes", both_quote, DEADLINE_S)
         status, bbo = await ask(f"/bbo?symbol={SYMBOL}")
         mine = {v["venue"]: v for v in bbo["venues"] if v["venue"] in names}
         assert status == 200 and set(mine) == set(names)
         assert all(v["state"] == "LIVE" and Decimal(v["bid"][0]) < Decimal(v["ask"][0]) for v in mine.values())
         _, cross = await ask(f"/cross/{SYMBOL}")
         assert {cross["bid"]["venue"], cross["ask"]["venue"]} <= {v["venue"] for v in bbo["venues"]}
-        await asyncio.sleep(3)
+
+        async def traded() -> bool:
+            return (await ask(f"/bars/{one}/{SYMBOL}?interval=1s&limit=5"))[0] == 200
+
+        await rooms.stack.until("a trade", traded, DEADLINE_S)
         status, bars = await ask(f"/bars/{one}/{SYMBOL}?interval=1s&limit=3")
         assert status == 200 and 1 <= len(bars["bars"]) <= 3
         assert [b["start_us"] for b in bars["bars"]] == sorted(b["start_us"] for b in bars["bars"])
@@ -190,7 +198,7 @@ async def test_the_views_answer_and_refuse_with_reasons(running) -> None:
 async def test_a_stream_gives_the_book_at_its_changes_and_the_newest_to_a_slow_reader(running) -> None:
     rooms, names, _ = running
     url = f"{rooms.views.url}/stream/books/{names[0]}/{SYMBOL}?depth=2"
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as session:
         async with session.get(url) as response:
             assert response.headers["Content-Type"] == "text/event-stream"
             events = []
@@ -220,8 +228,12 @@ async def test_the_description_holds_for_every_answer(running) -> None:
         "/cross/{base}/{quote}": f"/cross/{SYMBOL}", "/bars/{venue}/{symbol}": f"/bars/{names[0]}/{SYMBOL}",
         "/instruments": "/instruments", "/status": "/status?state=LIVE", "/readyz": "/readyz", "/healthz": "/healthz",
     }  # fmt: skip
-    await asyncio.sleep(2)
     for path, asked in paths.items():
-        answer = await rooms.views.get(asked)
+
+        async def answered(asked: str = asked) -> Any:
+            with contextlib.suppress(ViewError):  # the first trade, or quote, is not there yet
+                return await rooms.views.get(asked)
+
+        answer = await rooms.stack.until(asked, answered, DEADLINE_S)
         schema = describe()["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
         jsonschema.validate(answer, schema)
