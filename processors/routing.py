@@ -68,7 +68,7 @@ class Router:
         try:
             async with self._app.http_client.get(url, headers={PASSED: "1"}, timeout=TIMEOUT) as response:
                 return response.status, await response.text()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, RuntimeError) as error:  # the last: this worker stops
             text = f"the worker that holds this key does not answer ({type(error).__name__}); ask again"
             raise NotReady(text) from None
 
