@@ -13,8 +13,6 @@ from processors.changelogs import CONFIG, MAX_BYTES, changelog_name
 MAX_POLL_RECORDS = 4000
 """Records in one turn: about 50 ms of work, between which the views answer."""
 
-METADATA_S = 10
-"""How often Kafka is asked for the topics' partitions."""
 
 
 class App(faust.App):
@@ -57,7 +55,6 @@ def make_app(settings: Settings, bootstrap: str, url: str) -> App:
         broker_max_poll_records=MAX_POLL_RECORDS,
         broker_session_timeout=p.session_timeout_s,
         broker_heartbeat_interval=p.session_timeout_s / 5,
-        consumer_metadata_max_age_ms=METADATA_S * 1000,
         table_standby_replicas=p.standby_replicas,
         stream_wait_empty=False,
         web_host=p.web_host,
