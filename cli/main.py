@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -18,6 +16,7 @@ from cli.chain import chain_fuzz, chains, collect_chain, simulate_chain
 from cli.config_view import app as config_app
 from cli.doctor import doctor
 from cli.history import archive, asof, export
+from cli.logs import log_to_stderr
 from cli.quote import quote_command
 from cli.topics import app as topics_app
 from cli.workers import process
@@ -76,12 +75,6 @@ def settings_of(config: Path | None, **overrides: Any) -> Settings:
         return load_settings(config, **overrides)
     except ConfigError as error:
         raise fail(error, 64) from None
-
-
-def log_to_stderr() -> None:
-    """One line a record; VENUE_MIRROR_LOG sets the level (WARNING)."""
-    level = os.environ.get("VENUE_MIRROR_LOG", "WARNING").upper()
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 @broker_app.command("start")

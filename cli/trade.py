@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import trade_control
+from cli.logs import log_to_stderr
 from cli.trade_control import AsJson, Config, fail, settings_of
 
 limits_app = typer.Typer(no_args_is_help=True, help="The limits that the risk gate holds every order against.")
@@ -18,13 +18,6 @@ limits_app = typer.Typer(no_args_is_help=True, help="The limits that the risk ga
 
 def _say(text: str) -> None:
     typer.echo(text, err=True)
-
-
-def _log() -> None:
-    import logging
-
-    level = os.environ.get("VENUE_MIRROR_LOG", "WARNING").upper()
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 def trade(
@@ -38,7 +31,7 @@ def trade(
     from strategies.runner import run_process
     from strategies.strategy import StrategyError
 
-    _log()
+    log_to_stderr()
     if mode not in ("paper", "shadow", "live"):
         raise fail(f"--mode is paper, shadow or live, not {mode!r}", 64)
     try:
@@ -61,7 +54,7 @@ def execute(
     from execution.errors import ExecutionError
     from execution.executor import run_process
 
-    _log()
+    log_to_stderr()
     try:
         raise typer.Exit(run_process(settings_of(config), load_config(accounts, live=live, arm_file=arm), _say))
     except ExecutionError as error:

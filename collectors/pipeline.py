@@ -98,7 +98,8 @@ class Pipeline:
             self.publisher.dead_letter(repr(event).encode()[:4096], f"of {worker.native}: {error}", ts_ns)
             return
         self.counts.internal_errors += 1
-        log.error("%s: %s", self.publisher.venue, worker.symbol, exc_info=error)
+        about = {"venue": self.publisher.venue, "symbol": worker.symbol, "epoch": worker.epoch}
+        log.error("%s: %s", self.publisher.venue, worker.symbol, exc_info=error, extra=about)
         raw = frame if isinstance(frame, bytes) else repr(event).encode()[:4096]  # ccxt's feed has no frames
         self.publisher.dead_letter(raw, f"{type(error).__name__}: {error}", ts_ns)
         worker.gap(f"internal error: {type(error).__name__}")
