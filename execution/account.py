@@ -58,6 +58,8 @@ class FillReport:
     maker: bool
     ts_venue_us: int
     source: Literal["STREAM", "REST", "ACK", "PAPER"] = "STREAM"
+    value: str = ""
+    """Exact amount of quote, decimal text, where price × size cannot say it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from execution.account import Amounts
-from market.decimals import rescale
+from market.decimals import LONG_MAX, fit_long, parse_decimal, rescale
 from market.terms import Terms
 
 Record = dict[str, Any]
@@ -39,6 +39,8 @@ class Holding:
     realized: int = 0
     """Before fees, in quote at EXP."""
     fills: int = 0
+    key: str = ""
+    """``venue|symbol`` of the newest fill: where its price is looked up."""
 
     def take(self, side: str, size: int, value: int) -> int:
         """Fold one fill of ``value`` (quote at EXP); gives the profit that it realised."""
@@ -108,9 +110,9 @@ class Accounts:
             holding.size *= 10 ** (holding.size_exp - size_exp)
             holding.size_exp = size_exp
         size = rescale(fill["size"], fill["size_exp"], holding.size_exp)
-        exact = fill["price"] * fill["size"] * terms.contract
-        value = amount(exact, fill["price_exp"] + fill["size_exp"] + terms.contract_exp)
-        profit = holding.take(fill["side"], size, value)
+        holding.key = terms.key
+        value = value_of(fill, terms.contract, terms.contract_exp)
+        profit = holding.take(fill["side"], size, value) if size else 0
         sign = 1 if fill["side"] == "BUY" else -1
         whose = (fill["strategy"], fill["symbol"])
         self.strategies[whose] = self.strategies.get(whose, 0) + sign * amount(fill["size"], fill["size_exp"])
@@ -123,19 +125,27 @@ class Accounts:
         if fill["fee"]:
             paid = amount(fill["fee"], fill["fee_exp"])
             self.fees[fill["fee_asset"]] = self.fees.get(fill["fee_asset"], 0) + paid
-            moves.append(("FEE", fill["fee_asset"], -paid))
+            # A trade that is a transaction pays gas, whether it moved anything or not.
+            moves.append(("GAS" if fill["trade_id"].startswith("0x") else "FEE", fill["fee_asset"], -paid))
         at = fill["ts_ns"]
-        entries = [self._entry(f"{kind}:{asset}:{reference}", kind, asset, m, reference, at) for kind, asset, m in moves]
+        entries = [
+            entry for kind, asset, m in moves if m
+            for entry in self._booked(f"{kind}:{asset}:{reference}", kind, asset, m, reference, at)
+        ]  # fmt: skip
         for entry in entries:
             self.take_entry(entry)
         return entries
 
-    def _entry(self, name: str, kind: str, asset: str, mantissa: int, reference: str, ts_ns: int) -> Record:
-        least, exponent = _fit(mantissa)
-        return {
-            "id": f"{self.account}:{name}", "account": self.account, "asset": asset, "amount": least,
-            "amount_exp": exponent, "kind": kind, "reference": reference, "ts_ns": ts_ns,
-        }  # fmt: skip
+    def _booked(self, name: str, kind: str, asset: str, mantissa: int, reference: str, ts_ns: int) -> list[Record]:
+        """One entry, or several that add up to an amount that 64 bits cannot hold: nothing is rounded."""
+        parts = [(part * (1 if mantissa > 0 else -1), exponent) for part, exponent in _parts(abs(mantissa))]
+        return [
+            {
+                "id": f"{self.account}:{name}" + (f"+{n}" if n else ""), "account": self.account, "asset": asset,
+                "amount": part, "amount_exp": exponent, "kind": kind, "reference": reference, "ts_ns": ts_ns,
+            }
+            for n, (part, exponent) in enumerate(parts)
+        ]  # fmt: skip
 
     def opening(self, held: Mapping[str, Amounts], ts_ns: int) -> list[Record]:
         """Entries that bring an account without a past to what the venue says it holds."""
@@ -143,8 +153,10 @@ class Accounts:
         for asset, amounts in sorted(held.items()):
             missing = amount(amounts.total, amounts.exp) - self.balances.get(asset, 0)
             if missing:
-                out.append(self._entry(f"OPENING:{asset}:{ts_ns}", "OPENING", asset, missing, "first balance", ts_ns))
-                self.take_entry(out[-1])
+                entries = self._booked(f"OPENING:{asset}:{ts_ns}", "OPENING", asset, missing, "first balance", ts_ns)
+                for entry in entries:
+                    self.take_entry(entry)
+                out += entries
         return out
 
     def take_entry(self, entry: Record) -> bool:
@@ -174,35 +186,46 @@ class Accounts:
         return out
 
     def balance(self, asset: str, now_ns: int, total: int, free: int, state: str) -> Record:
-        """A Balance record. Amounts that 64 bits cannot hold at EXP are given at a coarser exponent, where exact."""
-        values, exponent = [self.balances.get(asset, 0), total, free], EXP
-        while any(values) and exponent < 0 and not any(v % 10 for v in values):
-            values = [v // 10 for v in values]
-            exponent += 1
+        """A Balance record. What 64 bits cannot hold is rounded towards zero; ``state`` compares the exact amounts."""
+        values, exponent = fit_long([self.balances.get(asset, 0), total, free], EXP)
         return {
             "account": self.account, "asset": asset, "ledger": values[0], "venue_total": values[1],
-            "venue_free": values[2], "exp": exponent if any(values) else 0, "state": state, "ts_ns": now_ns,
+            "venue_free": values[2], "exp": exponent, "state": state, "ts_ns": now_ns,
         }  # fmt: skip
 
     def position(self, symbol: str, quote: str, now_ns: int) -> Record:
         """A Position record."""
         h = self.holdings[symbol]
-        cost, cost_exp = _fit(h.cost)
-        realized, realized_exp = _fit(h.realized)
+        (cost,), cost_exp = fit_long([h.cost], EXP)
+        (realized,), realized_exp = fit_long([h.realized], EXP)
+        (size,), size_exp = fit_long([h.size], h.size_exp) if abs(h.size) > LONG_MAX else ([h.size], h.size_exp)
         return {
-            "account": self.account, "symbol": symbol, "size": h.size, "size_exp": h.size_exp, "cost": cost,
+            "account": self.account, "symbol": symbol, "size": size, "size_exp": size_exp, "cost": cost,
             "cost_exp": cost_exp, "realized": realized, "realized_exp": realized_exp, "quote": quote,
             "fills": h.fills, "ts_ns": now_ns,
         }  # fmt: skip
 
 
-def _fit(mantissa: int) -> tuple[int, int]:
-    """The amount with as few digits as it needs."""
+def value_of(fill: Record, contract: int, contract_exp: int) -> int:
+    """What a fill moved in quote at EXP: what it says itself, else price × size."""
+    if fill.get("value"):
+        return amount(*parse_decimal(fill["value"]))
+    return amount(fill["price"] * fill["size"] * contract, fill["price_exp"] + fill["size_exp"] + contract_exp)
+
+
+def _parts(mantissa: int) -> list[tuple[int, int]]:
+    """(mantissa, exponent) of 64 bits each, that add up to a positive amount at EXP."""
+    out: list[tuple[int, int]] = []
     exponent = EXP
-    while mantissa and mantissa % 10 == 0 and exponent < 0:
-        mantissa //= 10
-        exponent += 1
-    return (mantissa, exponent) if mantissa else (0, 0)
+    while mantissa:
+        (whole,), coarse = fit_long([mantissa], exponent)
+        if whole * 10 ** (coarse - exponent) == mantissa:
+            return [*out, (whole, coarse)]
+        mantissa, low = divmod(mantissa, 10**18)
+        if low:
+            out.append((low, exponent))
+        exponent += 18
+    return out
 
 
 def fold(account: str, terms: Mapping[str, Terms], entries: Iterable[Record], fills: Iterable[Record]) -> Accounts:

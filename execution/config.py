@@ -11,6 +11,7 @@ import msgspec
 
 from execution.account import VenueAccount
 from execution.ccxt_account import CcxtAccount, CcxtOptions
+from execution.chain_account import ChainAccount, ChainOptions
 from execution.errors import AccountError
 from execution.paper import EXP, PaperAccount
 from market.decimals import DecimalError, parse_decimal
@@ -22,7 +23,7 @@ from market.terms import Terms
 class AccountConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """One account. ``notional_per_minute`` is in whole units of the quote; 0 lets nothing out."""
 
-    adapter: Literal["paper", "ccxt"]
+    adapter: Literal["paper", "ccxt", "chain"]
     notional_per_minute: int
     orders_per_minute: int = 600
     requests_per_minute: int = 1000
@@ -36,6 +37,7 @@ class AccountConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """ccxt: another address (a local venue); never a real account."""
     ws_url: str = ""
     default_type: str = "spot"
+    chain: ChainOptions | None = None
 
     @property
     def paper(self) -> bool:
@@ -68,6 +70,14 @@ class ExecutorConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Set by the command line alone."""
     arm_file: str = ""
 
+    def play_money(self, name: str) -> bool:
+        """Whether an account of the file is for PAPER intents: on paper, or a sandbox on a development chain."""
+        return self.accounts[name].paper or is_sandbox(name)
+
+    def venues(self) -> set[str]:
+        """Venues that the accounts trade at."""
+        return {v for n, a in self.accounts.items() for v in (a.chain.venues if a.chain else (n.partition(":")[0],))}
+
     def rates(self, venue: str) -> tuple[int | None, int | None]:
         """(maker, taker) of the own tier."""
         own = self.fees.get(venue)
@@ -76,6 +86,11 @@ class ExecutorConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     def watches(self, venue: str) -> bool:
         """Whether the venue's books are wanted beside those of the accounts."""
         return venue in self.watch
+
+
+def is_sandbox(name: str) -> bool:
+    """CHAIN:sandbox or CHAIN:sandbox-NAME: such an account runs on a development chain only."""
+    return name.partition(":")[2].partition("-")[0] == "sandbox"
 
 
 def load_config(path: Path, *, live: bool = False, arm_file: Path | None = None) -> ExecutorConfig:
@@ -91,6 +106,8 @@ def load_config(path: Path, *, live: bool = False, arm_file: Path | None = None)
             account.amounts()
             if ":" not in name:
                 raise AccountError(f"{path}: {name!r} is no account: write venue:name")
+            if (account.adapter == "chain") != (account.chain is not None):
+                raise AccountError(f"{path}: {name}: adapter = \"chain\" and a section [accounts.\"{name}\".chain] go together")
             if account.paper != name.endswith(":paper"):
                 raise AccountError(f"{path}: {name}: accounts on paper, and only they, are called VENUE:paper")
     except OSError as error:
@@ -108,6 +125,7 @@ def account_of(
     paper_held: Mapping[str, int],
     run: str,
     *,
+    pools: Mapping[str, str],
     live: bool = False,
     arm_file: str = "",
 ) -> VenueAccount:
@@ -115,6 +133,8 @@ def account_of(
     venue = name.partition(":")[0]
     if config.paper:
         return PaperAccount(venue, name, books, terms, paper_held, latency_ms=config.latency_ms, run=run)
+    if config.chain is not None:
+        return ChainAccount(name, config.chain, pools, live=live, arm_file=Path(arm_file) if arm_file else None)
     return CcxtAccount(
         CcxtOptions(
             config.exchange, venue, name, Path(config.key_file) if config.key_file else None, live=live,

@@ -141,10 +141,8 @@ class Desk:
         """Bring the risk state's balances and positions up to the account's fold."""
         for asset, total in accounts.balances.items():
             self.risk.balances[(accounts.account, asset)] = total
-        venue = accounts.account.partition(":")[0]
-        for symbol, holding in accounts.holdings.items():
-            key = f"{venue}|{symbol}"
-            terms = self.terms[key]
+        for holding in accounts.holdings.values():
+            key, terms = holding.key, self.terms[holding.key]
             size = holding.size * terms.contract * 10 ** (holding.size_exp + terms.contract_exp + 18)
             if size:
                 self.risk.positions[(accounts.account, key)] = size
@@ -174,10 +172,8 @@ class Desk:
         """
         out: dict[str, int] = {}
         for accounts in self.accounts.values():
-            venue = accounts.account.partition(":")[0]
-            for symbol, holding in accounts.holdings.items():
-                key = f"{venue}|{symbol}"
-                terms, book = self.terms[key], self.books.get(key)
+            for holding in accounts.holdings.values():
+                terms, book = self.terms[holding.key], self.books.get(holding.key)
                 worth = 0
                 if holding.size:
                     if book is None or not book.live:

@@ -22,6 +22,7 @@ from execution.desk import Desk
 from execution.errors import AccountError, Fenced
 from execution.flatten import FLATTEN
 from execution.gateway import Gateway
+from execution.group_gate import GroupGate
 from execution.hedging import HEDGE, OVER, HedgeGroups
 from execution.orders import order_id_of
 from execution.paper import PaperAccount
@@ -75,7 +76,10 @@ class Executor:
         )
         self.past = Past(self)
         self.stopping = Stopping(self)
-        self._venues = {name.partition(":")[0] for name in config.accounts}
+        self._gate = GroupGate(self.desk, self.clock.now_ns)
+        self._venues = config.venues()
+        self.pools: dict[str, str] = {}
+        """key → the venue's own name of it: a pool's address."""
         self._room = threading.Semaphore(PENDING_BATCHES)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.run_id = uuid.uuid4().hex[:8]
@@ -163,6 +167,7 @@ class Executor:
             terms = terms_of(value, self.config.rates(value["venue"]))
             if terms.venue in self._venues or self.config.watches(terms.venue):
                 desk.terms[terms.key] = terms
+                self.pools[terms.key] = value["native_id"]
                 desk.books.setdefault(terms.key, LiveBook(terms.venue, terms.symbol))
         elif topic == LIMITS.name:
             desk.risk.limits[value["scope"]] = dict(zip(value["names"], value["limits"], strict=True))
@@ -175,6 +180,7 @@ class Executor:
                 cause = f"{value['rule']}: {value['measured']} against {value['bound']}"
                 self.groups.refused(value["intent_id"], self.clock.now_ns(), cause)
         elif topic == ORDER.name:
+            self._gate.heard(value["intent_id"], value["state"])
             if value["state"] in OVER:
                 self.groups.over(value["intent_id"], self.clock.now_ns())
         elif topic == FILL.name:
@@ -195,14 +201,19 @@ class Executor:
         if name not in self.config.accounts or intent["id"] in self.desk.risk.judged or self.past.holds_back(raw, intent):
             return
         self.desk.risk.now_ns = self.clock.now_ns()
-        if intent["leg_mode"] in ("SEQUENTIAL", "HEDGE_OF"):
-            verdict = Verdict("leg_mode", intent["leg_mode"], "SINGLE or SIMULTANEOUS", ())
-        elif intent["mode"] not in ("LIVE", "PAPER") or (intent["mode"] == "PAPER") != self.config.accounts[name].paper:
+        if intent["leg_mode"] == "SEQUENTIAL":
+            verdict = Verdict("leg_mode", intent["leg_mode"], "SINGLE, SIMULTANEOUS or HEDGE_OF", ())
+        elif intent["mode"] not in ("LIVE", "PAPER") or (intent["mode"] == "PAPER") != self.config.play_money(name):
             verdict = Verdict("mode", intent["mode"], "LIVE for real accounts, PAPER for paper", ())
         elif intent["strategy_version"] == HEDGE and (wrong := self.groups.closes(intent)):
             verdict = Verdict("hedge", wrong, "closes what its group left over", ())
         elif intent["strategy_version"] == FLATTEN and intent["id"] not in self.stopping.flattening:
             verdict = Verdict("flatten", intent["id"], "an order of this executor's own", ())
+        elif GroupGate.concerns(intent):
+            if (decided := self._gate.take(intent)) is None:
+                return
+            intent, verdict = decided
+            name, raw = intent["account"], self._encode["OrderIntent"](intent)
         else:
             verdict = judge(intent, self.desk.risk)
         self.desk.judged(intent, verdict)

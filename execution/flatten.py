@@ -39,10 +39,9 @@ def closing_round(
 
     ``version`` is the kill's, ``number`` the round's: together they make the orders' ids.
     """
-    venue = accounts.account.partition(":")[0]
     made = Round([], {}, {})
     for symbol, holding in sorted(accounts.holdings.items()):
-        key = f"{venue}|{symbol}"
+        key = holding.key
         own, live = terms[key], books.get(key)
         size = accounts.of_strategy(strategy, symbol) if strategy else holding.size
         if not size:
@@ -61,10 +60,11 @@ def closing_round(
             made.dust[symbol] = reason
             continue
         name = f"flatten\x1f{accounts.account}\x1f{symbol}\x1f{strategy}\x1f{version}\x1f{number}"
-        mode = "PAPER" if accounts.account.endswith(":paper") else "LIVE"
+        play = accounts.account.partition(":")[2].partition("-")[0] in ("paper", "sandbox")
+        mode = "PAPER" if play else "LIVE"
         made.orders.append({
             "opportunity_id": "", "group_id": "", "strategy": strategy or FLATTEN, "mode": mode, "action": "PLACE",
-            "target_id": "", "account": accounts.account, "venue": venue, "symbol": symbol,
+            "target_id": "", "account": accounts.account, "venue": own.venue, "symbol": symbol,
             **closing_order(hashlib.sha256(name.encode()).hexdigest()[:24], FLATTEN, own, live, side, price, wanted, now_ns),
             "reduce_only": True,
         })  # fmt: skip

@@ -19,7 +19,7 @@ from execution.egress import Egress, RateBudget
 from execution.errors import NotFound, Refused, Throttled, VenueError
 from execution.flatten import FLATTEN
 from execution.journal import Journal
-from execution.orders import FINAL, Order, order_id_of
+from execution.orders import FINAL, ORPHANED, Order, order_id_of
 from execution.resolution import Resolver
 from market.decimals import rescale
 from schemas.codec import codec
@@ -32,7 +32,7 @@ ORDERS_MAX = 50_000
 """Orders remembered; the oldest that are over are forgotten first: their intents expired long ago."""
 FILL_FIELDS = (
     "trade_id", "symbol", "side", "price", "price_exp", "size", "size_exp", "fee", "fee_exp", "fee_asset", "maker",
-    "source", "ts_venue_us", "ts_ns",
+    "source", "ts_venue_us", "ts_ns", "value",
 )  # fmt: skip
 IN_DOUBT = frozenset(("PREPARED", "SENDING", "UNKNOWN"))
 
@@ -145,7 +145,7 @@ class Gateway:
             order = self.orders.get(r["order_id"])
             if order is not None:
                 self._count(order, r["trade_id"], r["size"], r["size_exp"])
-                told = r | {"side": order.intent["side"], "symbol": symbol, "source": "REST"}
+                told = r | {"side": order.side_of(r["trade_id"]), "symbol": symbol, "source": "REST"}
                 self.past_fills.append(self._record(order, told))
         elif step in ("HALT", "RESUME"):
             self.egress.halted = r["cause"] if step == "HALT" else ""
@@ -198,6 +198,13 @@ class Gateway:
             await self.to(order, "EXPIRED", reason)
             await self.journal.append({"step": "HALT", "cause": reason, "ts_ns": now})
             return None
+        await self.send(order)
+        if order.cancel_wanted and not order.over:
+            await self.ask_cancel(order)
+        return order
+
+    async def send(self, order: Order) -> None:
+        """Everything was looked at: the one socket write, and what its answer means."""
         await self.to(order, "SENDING", "", durable=False)
         self.counts.sent += 1
         self.step("before the socket")
@@ -215,9 +222,6 @@ class Gateway:
         else:
             self.step("after the answer")
             await self.take(order, report)
-        if order.cancel_wanted and not order.over:
-            await self.ask_cancel(order)
-        return order
 
     async def _rejected(self, order: Order, cause: str) -> None:
         if order.may("REJECTED"):
@@ -326,7 +330,7 @@ class Gateway:
             "venue_order_id": fill.venue_order_id, "state": order.state if order else "NEW", "cause": fill.symbol,
             "trade_id": fill.trade_id, "price": fill.price, "price_exp": fill.price_exp, "size": fill.size,
             "size_exp": fill.size_exp, "fee": fill.fee, "fee_exp": fill.fee_exp, "fee_asset": fill.fee_asset,
-            "maker": fill.maker, "ts_venue_us": fill.ts_venue_us, "ts_ns": now,
+            "maker": fill.maker, "ts_venue_us": fill.ts_venue_us, "ts_ns": now, "value": fill.value,
         })  # fmt: skip
         self.step("after the fill")
         self.counts.fills += 1
@@ -354,8 +358,8 @@ class Gateway:
         """A Fill record; ``told`` has FILL_FIELDS."""
         intent = order.intent if order else {}
         names = {"intent_id": "id", "group_id": "group_id", "strategy": "strategy"}
-        own = {ours: intent.get(theirs, "") for ours, theirs in names.items()}
-        own |= {"order_id": order.order_id if order else "", "account": self.account.account, "venue": self.account.venue}
+        own = {ours: intent.get(theirs, "") for ours, theirs in names.items()} | {"order_id": order.order_id if order else ""}
+        own |= {"account": self.account.account, "venue": intent.get("venue", self.account.venue)}
         return own | {f: told[f] for f in FILL_FIELDS}
 
     @staticmethod
@@ -363,6 +367,7 @@ class Gateway:
         exponent = order.intent["size_exp"]
         if trade_id not in order.trades:
             order.trades.add(trade_id)
+            size = -size if trade_id.endswith(ORPHANED) else size
             order.filled += rescale(size, size_exp, exponent) if size_exp >= exponent else size // 10 ** (exponent - size_exp)
 
     # Stopping.
@@ -374,11 +379,11 @@ class Gateway:
 
     # Steps of the state machine.
 
-    async def to(self, order: Order, state: str, cause: str, *, durable: bool = True) -> None:
+    async def to(self, order: Order, state: str, cause: str, *, durable: bool = True, raw: bytes | None = None) -> None:
         before = order.to(state, cause)
         if durable:
             self.step(f"before {state}")
-            await self.journal.append(self._entry(order, "STATE"))
+            await self.journal.append(self._entry(order, "STATE") | {"raw": raw})
             self.step(f"after {state}")
         self.outbox.order(order, before, self.clock.now_ns())
 

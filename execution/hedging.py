@@ -10,6 +10,10 @@ UNHEDGED   given up, with an alarm: TRIES_MAX tries filled nothing, AGE_MAX_NS p
            of the account stops hedges too. A kill of the strategy does not: it must leave nothing half done
 DUST       less than any of the legs' venues takes
 CLOSED     nothing is left
+
+HEDGE_OF: the first leg goes out alone (group_gate.py); the others only say where its fills are hedged. Each of its fills,
+and each that a reorganised chain takes back, is hedged at once, whatever the order's state. The hedge's base stands for
+the first leg's, whatever the two are called (WETH and ETH).
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from execution.accounting import value_of
 from market.decimals import format_decimal, parse_decimal
 from market.live_book import LiveBook
 from market.terms import Terms
@@ -38,7 +43,10 @@ LEG_GRACE_NS = 2_000_000_000
 """A leg that has not come so long after the group's validity never will: its strategy died in between."""
 HEDGE = "hedge"
 """In place of a strategy's version: no strategy decided this order."""
-OVER = frozenset(("FILLED", "CANCELED", "REJECTED", "EXPIRED", "NEVER_EXISTED"))
+OVER = frozenset(
+    ("FILLED", "CANCELED", "REJECTED", "EXPIRED", "NEVER_EXISTED", "MINED", "FINAL", "REVERTED", "DROPPED")
+)  # fmt: skip
+"""What is mined is over until the chain says otherwise; a fill that is taken back comes as a fill."""
 
 
 @dataclass
@@ -73,6 +81,11 @@ class Group:
     def legs(self) -> list[Record]:
         """What the strategy decided."""
         return [intent for intent in self.intents.values() if intent["strategy_version"] != HEDGE]
+
+    @property
+    def hedge_of(self) -> bool:
+        """Whether the first leg alone trades, and the others say where it is hedged."""
+        return any(intent["leg_mode"] == "HEDGE_OF" for intent in self.legs)
 
 
 @dataclass
@@ -149,16 +162,17 @@ class HedgeGroups:
         terms = self.terms.get(f"{fill['venue']}|{fill['symbol']}")
         contract, contract_exp = (terms.contract, terms.contract_exp) if terms else (1, 0)
         base, quote = (terms.base, terms.quote) if terms else _pair(fill["symbol"])
+        base = next(iter(self._bases(group))) if group.hedge_of else base
         sign = 1 if fill["side"] == "BUY" else -1
         size = fill["size"] * contract * 10 ** (fill["size_exp"] + contract_exp - UNIT_EXP)
-        exponent = fill["price_exp"] + fill["size_exp"] + contract_exp
-        value = fill["price"] * fill["size"] * contract * 10 ** (exponent - UNIT_EXP)
+        value = value_of(fill, contract, contract_exp)
         for asset, moved in ((base, sign * size), (quote, -sign * value)):
             group.moved[asset] = group.moved.get(asset, 0) + moved
         self._soon(fill["group_id"], now_ns)
 
     def _soon(self, group_id: str, now_ns: int) -> None:
-        self.groups[group_id].not_before_ns = now_ns + SETTLE_NS
+        group = self.groups[group_id]
+        group.not_before_ns = now_ns + (0 if group.hedge_of else SETTLE_NS)
         self._active[group_id] = None
 
     def due(self, now_ns: int) -> tuple[list[Record], list[Record]]:
@@ -189,6 +203,8 @@ class HedgeGroups:
             last = max(intent["valid_until_ns"] for intent in group.intents.values())
             if now_ns <= last + LEG_GRACE_NS:
                 return False
+        if group.hedge_of:
+            return not any(name not in group.over or self.incomplete(name) for name in group.hedges)
         return len(group.over) >= len(group.intents) and not any(self.incomplete(name) for name in group.intents)
 
     def _look(self, group_id: str, group: Group, now_ns: int) -> tuple[str, list[Record]]:
@@ -239,6 +255,9 @@ class HedgeGroups:
         return {asset: group.moved[asset] for asset in sorted(self._bases(group)) if group.moved.get(asset)}
 
     def _bases(self, group: Group) -> set[str]:
+        if group.hedge_of:
+            places = sorted((intent for intent in group.legs if intent["leg"]), key=lambda intent: intent["leg"])
+            return {self._base(places[0] if places else _first(group))}
         return {self._base(intent) for intent in group.intents.values()}
 
     def _base(self, intent: Record) -> str:
@@ -270,6 +289,8 @@ class HedgeGroups:
             terms = self.terms.get(key)
             if self._base(intent) != asset or key in places or (terms and terms.quote in bases):
                 continue
+            if group.hedge_of and not intent["leg"]:
+                continue  # what the first leg did is not undone there
             if terms is None:
                 reasons.append(f"the terms of {key} are not known")
             elif reason := self.unusable(intent):

@@ -24,7 +24,7 @@ Record = dict[str, Any]
 BLANK: Record = {
     "order_id": "", "intent_id": "", "venue_order_id": "", "state": "NEW", "cause": "", "filled": 0, "size_exp": 0,
     "trade_id": "", "price": 0, "price_exp": 0, "size": 0, "fee": 0, "fee_exp": 0, "fee_asset": "", "maker": False,
-    "ts_venue_us": 0, "intent": None,
+    "ts_venue_us": 0, "intent": None, "value": "", "raw": None,
 }  # fmt: skip
 """The fields that a step need not name."""
 

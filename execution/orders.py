@@ -7,8 +7,12 @@
                         ├→ REJECTED, EXPIRED
                         └→ UNKNOWN → any of the above, or NEVER_EXISTED
 
-The chain's states lie beside them: PREPARED → SIGNED → BROADCAST → PENDING → MINED → FINAL, with REVERTED, DROPPED and
-REORGED. Fills are counted in every state, also after a final one.
+A chain's orders go another way (chain_gateway.py)::
+
+    PREPARED → SIGNED → BROADCAST → PENDING → MINED → FINAL, REVERTED, or DROPPED (something else has its nonce)
+                            └→ UNKNOWN ─┘  ↑      └→ REORGED → PENDING …
+
+Fills are counted in every state, also after a final one.
 """
 
 from __future__ import annotations
@@ -29,15 +33,16 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "NEW": frozenset(("PREPARED", "REJECTED", "EXPIRED")),
     "PREPARED": frozenset(("SENDING", "UNKNOWN", "EXPIRED", "REJECTED", "SIGNED", *_SEEN)),
     "SENDING": frozenset(("UNKNOWN", "CANCELING", *_SEEN)),
-    "UNKNOWN": frozenset(("NEVER_EXISTED", "CANCELING", *_SEEN)),
+    "UNKNOWN": frozenset(("NEVER_EXISTED", "CANCELING", "PENDING", "MINED", "DROPPED", *_SEEN)),
     "OPEN": frozenset(("PARTIAL", "FILLED", "CANCELING", "CANCELED", "EXPIRED", "REJECTED")),
     "PARTIAL": frozenset(("FILLED", "CANCELING", "CANCELED", "EXPIRED")),
     "CANCELING": frozenset(("FILLED", "CANCELED", "EXPIRED", "REJECTED", "NEVER_EXISTED")),
-    "SIGNED": frozenset(("BROADCAST", "DROPPED", "EXPIRED")),
-    "BROADCAST": frozenset(("PENDING", "MINED", "UNKNOWN", "DROPPED", "REVERTED")),
-    "PENDING": frozenset(("MINED", "DROPPED", "REVERTED")),
-    "MINED": frozenset(("FINAL", "REORGED", "REVERTED")),
-    "REORGED": frozenset(("PENDING", "MINED", "DROPPED", "REVERTED")),
+    "SIGNED": frozenset(("BROADCAST", "PENDING", "MINED", "UNKNOWN", "DROPPED", "EXPIRED")),
+    "BROADCAST": frozenset(("PENDING", "MINED", "UNKNOWN", "DROPPED")),
+    "PENDING": frozenset(("MINED", "UNKNOWN", "DROPPED")),
+    # A revert is only final where the block is: in another one the same transaction may succeed.
+    "MINED": frozenset(("FINAL", "REORGED", "REVERTED", "DROPPED")),
+    "REORGED": frozenset(("PENDING", "MINED", "UNKNOWN", "DROPPED")),
     **{state: frozenset() for state in FINAL},
 }
 
@@ -52,6 +57,8 @@ def order_id_of(intent_id: str) -> str:
 
 
 OURS = "vm"
+ORPHANED = ":orphaned"
+"""At the end of a trade id: this fill takes the one of the id before it back, because its block is no longer in the chain."""
 
 
 @dataclass(slots=True)
@@ -116,6 +123,11 @@ class Order:
         if self.state == "CANCELING" and state in ("OPEN", "PARTIAL"):
             return ""
         return state if self.may(state) else ""
+
+    def side_of(self, trade_id: str) -> str:
+        """The side of one of its fills."""
+        own = self.intent["side"]
+        return own if not trade_id.endswith(ORPHANED) else "SELL" if own == "BUY" else "BUY"
 
     def request(self) -> OrderRequest:
         """The order as it goes out."""

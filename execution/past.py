@@ -11,6 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from bus.log_reader import read_all, start_positions
+from execution.chain_account import ChainAccount
+from execution.chain_gateway import ChainGateway
 from execution.config import AccountConfig, account_of
 from execution.egress import Egress, EgressCaps, RateBudget
 from execution.gateway import Gateway
@@ -115,11 +117,13 @@ class Past:
         venue = name.partition(":")[0]
         paper_held = dict(e.desk.account(name).balances) or config.amounts()
         account = account_of(
-            name, config, e.desk.books, e.desk.terms, paper_held, e.run_id, live=e.config.live, arm_file=e.config.arm_file
-        )
+            name, config, e.desk.books, e.desk.terms, paper_held, e.run_id, pools=e.pools, live=e.config.live,
+            arm_file=e.config.arm_file,
+        )  # fmt: skip
         caps = EgressCaps(config.orders_per_minute, config.notional_per_minute)
         budget = RateBudget(config.requests_per_minute, reserve=config.requests_per_minute // 5)
-        gateway = Gateway(account, KafkaJournal(e.settings, name), e.desk, e.clock, Egress(caps), e.whole_notional, budget)
+        kind = ChainGateway if isinstance(account, ChainAccount) else Gateway
+        gateway = kind(account, KafkaJournal(e.settings, name), e.desk, e.clock, Egress(caps), e.whole_notional, budget)
         e.gateways[name] = gateway
         await account.start()
         for scope in ("all", f"venue:{venue}", f"account:{name}"):

@@ -118,12 +118,17 @@ def book_of(intent: Record, state: RiskState) -> LiveBook:
 
 def base_units(terms: Terms, size: int) -> int:
     """A size in base at UNIT_EXP (of an inverse contract: in quote)."""
-    return size * terms.contract * 10 ** (terms.size_exp + terms.contract_exp - UNIT_EXP)
+    return shift_up(size * terms.contract, terms.size_exp + terms.contract_exp, UNIT_EXP)
 
 
 def value_units(terms: Terms, price: int, size: int) -> int:
-    """An order's worth in quote at UNIT_EXP."""
-    return terms.notional(price, size) * 10 ** (terms.notional_exp - UNIT_EXP)
+    """An order's worth in quote at UNIT_EXP, rounded up where its own exponent is finer."""
+    return shift_up(terms.notional(price, size), terms.notional_exp, UNIT_EXP)
+
+
+def shift_up(mantissa: int, exponent: int, wanted: int) -> int:
+    """The amount at another exponent; digits that do not fit are rounded up."""
+    return mantissa * 10 ** (exponent - wanted) if exponent >= wanted else -(-mantissa // 10 ** (wanted - exponent))
 
 
 def units_text(units: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 MAX_DIGITS = 38
 """Digits that a wire number may have, before or after scaling. More is refused: it would be an attack on memory."""
 
@@ -60,6 +62,19 @@ def rescale(mantissa: int, from_exponent: int, to_exponent: int) -> int:
     if rest:
         raise DecimalError(f"{mantissa}e{from_exponent} needs a finer exponent than {to_exponent}")
     return value
+
+
+def fit_long(mantissas: Sequence[int], exponent: int) -> tuple[list[int], int]:
+    """Amounts of one exponent with as few digits as they need; those that 64 bits cannot hold lose their last digits.
+
+    Rounded towards zero, all alike: a record of what is held for a person or a cap, never what is summed.
+    """
+    values = list(mantissas)
+    while any(values) and exponent < 0 and not any(v % 10 for v in values):
+        values, exponent = [v // 10 for v in values], exponent + 1
+    while any(abs(v) > LONG_MAX for v in values):
+        values, exponent = [v // 10 if v >= 0 else -(-v // 10) for v in values], exponent + 1
+    return (values, exponent) if any(values) else (values, 0)
 
 
 def strip_zeros(mantissa: int, exponent: int) -> tuple[int, int]:

@@ -178,6 +178,18 @@ class Evm:
         return values[0] if len(values) == 1 else values
 
 
+MNEMONIC = "test test test test test test test test test test test junk"
+"""Of anvil's accounts, the same on every development chain: their keys are no secrets."""
+
+
+def private_key(number: int) -> str:
+    """The key of anvil's account of this number."""
+    from eth_account import Account
+
+    Account.enable_unaudited_hdwallet_features()
+    return Account.from_mnemonic(MNEMONIC, account_path=f"m/44'/60'/0'/0/{number}").key.to_0x_hex()
+
+
 def encode(signature: str, *arguments: Any) -> bytes:
     """Call data: ``encode("transfer(address,uint256)", to, 5)``; structs are written as tuples."""
     inner = signature[signature.index("(") + 1 : -1]

@@ -20,6 +20,8 @@ from schemas.errors import DecodeError
 from schemas.topics import (
     BALANCE,
     BOOK,
+    CHAIN_BLOCK,
+    CHAIN_POOL,
     FILL,
     FUNDING,
     INSTRUMENT,
@@ -36,7 +38,11 @@ from strategies.strategy import Decision, OpenIntent, Record, Strategy, View
 
 INPUTS = (INSTRUMENT, STATUS, BOOK, TRADE, FUNDING, BALANCE, RISK, ORDER, FILL)
 """Topics that a runner reads. Market topics first: a fill that arrives in the same batch finds the newest books."""
-OVER = frozenset(("FILLED", "CANCELED", "REJECTED", "EXPIRED", "NEVER_EXISTED", "REVERTED", "DROPPED"))
+CHAIN_INPUTS = (CHAIN_POOL, CHAIN_BLOCK)
+"""What a strategy that names pools reads beside them."""
+OVER = frozenset(
+    ("FILLED", "CANCELED", "REJECTED", "EXPIRED", "NEVER_EXISTED", "REVERTED", "DROPPED", "MINED", "FINAL")
+)  # fmt: skip
 LOST_AFTER_NS = 10_000_000_000
 """An intent of which nothing was heard for so long after its validity never reached a gateway."""
 FILLS_REMEMBERED = 10_000
@@ -94,7 +100,7 @@ class StrategyLoop:
         self.saved_books: Record = {}
         """Where a snapshot's books stood, until they are folded again (recovery.py)."""
         self._fills: dict[tuple[str, ...], None] = {}
-        self._decoders = {topic.name: codec(topic.record).decode for topic in INPUTS}
+        self._decoders = {topic.name: codec(topic.record).decode for topic in (*INPUTS, *CHAIN_INPUTS)}
         self._encode_intent = codec("OrderIntent").encode
         self._encode_opportunity = codec("Opportunity").encode
         self._out: list[Output] = []
@@ -139,7 +145,9 @@ class StrategyLoop:
                 changed[book.key] = trigger
             return
         view.now_ns = max(view.now_ns, record.ts_ns)
-        if topic == STATUS.name:
+        if topic in (CHAIN_POOL.name, CHAIN_BLOCK.name):
+            view.chain.take(topic == CHAIN_POOL.name, value)
+        elif topic == STATUS.name:
             book = view.books.get(f"{value['venue']}|{value['symbol']}")
             if book is not None and book.take_status(value):
                 changed[book.key] = trigger
@@ -154,9 +162,10 @@ class StrategyLoop:
                 view.funding[key] = value
                 self._decide(self.strategy.on_funding(value), trigger)
         elif topic == BALANCE.name:
-            venue = value["account"].partition(":")[0]
-            if self.config.account(venue, self.mode) == value["account"]:
-                view.balances[(venue, value["asset"])] = (value["ledger"], value["exp"])
+            # A chain's account trades at many venues: every one of its pools.
+            for venue in (value["account"].partition(":")[0], *self.config.accounts):
+                if self.config.account(venue, self.mode) == value["account"]:
+                    view.balances[(venue, value["asset"])] = (value["ledger"], value["exp"])
         elif topic == RISK.name:
             order = view.open.get(value["intent_id"])
             # An acceptance alone is no order yet: the gateway may have died before it prepared one.
@@ -197,7 +206,8 @@ class StrategyLoop:
         if order is not None:
             terms = self.view.terms[order.key]
             order.filled += fill["size"] * 10 ** max(0, fill["size_exp"] - terms.size_exp)
-        self._decide(self.strategy.on_fill(fill), trigger)
+        if fill["size"]:
+            self._decide(self.strategy.on_fill(fill), trigger)
 
     def fills(self) -> list[list[str]]:
         """The fills that were counted last, by account, symbol and trade id: none is told twice."""
@@ -318,7 +328,7 @@ def _hash(*parts: Any) -> str:
 
 def input_topics(loop: StrategyLoop) -> list[str]:
     """The topics that this strategy's runner must read; on shadow nothing comes back from orders."""
-    names = [topic.name for topic in INPUTS]
+    names = [topic.name for topic in (*INPUTS, *(CHAIN_INPUTS if loop.view.chain.pools else ()))]
     if loop.mode == "SHADOW":
         return [name for name in names if not name.startswith("orders.") or name == BALANCE.name]
     return names

@@ -41,6 +41,7 @@ def snapshot(loop: StrategyLoop, seq: int, positions: dict[tuple[str, int], int]
         "funding": view.funding,
         "open": [msgspec.to_builtins(o) for o in view.open.values()],
         "fills": loop.fills(),
+        "chain": view.chain.state(),
     }
     order = sorted(positions)
     return codec("StrategyState").encode({
@@ -106,6 +107,7 @@ def restored(state: Record, mode: Mode | None = None, kind: type[Strategy] | Non
     view.funding = own["funding"]
     view.open = {o["id"]: msgspec.convert(o, OpenIntent) for o in own["open"]}
     loop.remember_fills(own["fills"])
+    view.chain.restore(own.get("chain", {}))
     loop.strategy.restore(own["strategy"])
     loop.saved_books = own["books"]
     return loop

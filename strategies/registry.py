@@ -11,6 +11,7 @@ import msgspec
 
 from market.decimals import DecimalError, parse_decimal
 from market.fees import rate_from_bps
+from strategies.cex_dex import CexDex
 from strategies.cross_exchange_mm import CrossExchangeMarketMaking
 from strategies.cross_venue import CrossVenue
 from strategies.cyclic import Cyclic
@@ -19,7 +20,7 @@ from strategies.market_making import MarketMaking
 from strategies.strategy import Strategy, StrategyError, View
 
 KINDS: dict[str, type[Strategy]] = {
-    s.kind: s for s in (CrossVenue, Cyclic, FundingCarry, MarketMaking, CrossExchangeMarketMaking)
+    s.kind: s for s in (CrossVenue, CexDex, Cyclic, FundingCarry, MarketMaking, CrossExchangeMarketMaking)
 }
 Mode = Literal["LIVE", "PAPER", "SHADOW", "BACKTEST"]
 
@@ -38,7 +39,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     name: str
     """Instance name; two instances of a kind need two names."""
     accounts: dict[str, str] = {}
-    """venue → account; what is not named trades on VENUE:main (VENUE:paper on paper)."""
+    """venue → account; what is not named trades on VENUE:main. On paper all trade on VENUE:paper but sandboxes."""
     fees: dict[str, Fees] = {}
     """venue → fees of one's own tier, which win over what the venue publishes."""
     inventory: dict[str, dict[str, str]] = {}
@@ -47,14 +48,20 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     def account(self, venue: str, mode: Mode) -> str:
         """The account that trades there in this mode: paper never shares one with real money."""
+        named = self.accounts.get(venue, "")
         if mode == "PAPER":
-            return f"{venue}:paper"
+            return named if is_sandbox(named) else f"{venue}:paper"
         return self.accounts.get(venue) or f"{venue}:main"
 
     def rates(self, venue: str) -> tuple[int | None, int | None]:
         """(maker, taker) fee rates of the own tier; (None, None): what the venue publishes counts."""
         own = self.fees.get(venue)
         return (rate_from_bps(own.maker_bps), rate_from_bps(own.taker_bps)) if own else (None, None)
+
+
+def is_sandbox(account: str) -> bool:
+    """Whether an account holds play money on a chain of one's own machine: CHAIN:sandbox, or CHAIN:sandbox-NAME."""
+    return account.partition(":")[2].partition("-")[0] == "sandbox"
 
 
 def load_config(path: Path) -> Config:

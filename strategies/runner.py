@@ -23,7 +23,7 @@ from bus.tracing import active as active_tracer
 from bus.tracing import start as start_tracing
 from config.settings import Settings
 from schemas.codec import codec
-from schemas.topics import BALANCE, BOOK, FUNDING, INSTRUMENT, INTENT, STATUS, STRATEGY_STATE, TRACE
+from schemas.topics import BALANCE, BOOK, CHAIN_POOL, FUNDING, INSTRUMENT, INTENT, STATUS, STRATEGY_STATE, TRACE
 from strategies.loop import Output, StrategyLoop, input_topics
 from strategies.recovery import Past, load_past, make_again, snapshot, trace_record
 from strategies.registry import Config, Mode
@@ -74,6 +74,8 @@ class Runner:
             now_ms = time.time_ns() // 1_000_000
             starts: dict[str, str | int] = dict.fromkeys(input_topics(loop), "end")
             starts |= {INSTRUMENT.name: "beginning", STATUS.name: "beginning", BALANCE.name: "beginning"}
+            if CHAIN_POOL.name in starts:
+                starts[CHAIN_POOL.name] = "beginning"
             starts |= {BOOK.name: now_ms - BOOKS_BACK_S * 1000, FUNDING.name: now_ms - FUNDING_BACK_S * 1000}
             positions = start_positions(self.settings, starts)
             # Continues the numbering of any earlier version's trace, so that no number comes twice.

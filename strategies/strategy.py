@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from market.live_book import LiveBook
+from market.pools.mirror_state import ChainView
 from market.terms import Terms
 
 Record = dict[str, Any]
@@ -96,6 +97,8 @@ class View:
     funding: dict[str, Record] = field(default_factory=dict)
     balances: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     """(venue, asset) → (amount, exponent), as far as anybody said."""
+    chain: ChainView = field(default_factory=ChainView)
+    """Heads of chains and the pools that the strategy named to it when it was made."""
     open: dict[str, OpenIntent] = field(default_factory=dict)
     """Own orders that may still trade, by intent id, oldest first."""
 

@@ -70,6 +70,7 @@ class PoolBook:
                 scale = scale_of(pool, self.base, self.quote, *decimals)
                 if scale is not None and (self._scale is None or not _same(scale, self._scale)):
                     self._scale = scale
+                    self._instrument("TRADING")
                     self._begin()
                     columns = ladder(pool, self.base, self.quote, scale, self._bps)
         except NotQuotable as error:
@@ -157,7 +158,7 @@ class PoolBook:
 
     def _instrument(self, state: str) -> None:
         base, quote = self.tokens[self.base], self.tokens[self.quote]
-        fixed = self.mirrored.fixed
+        fixed, scale = self.mirrored.fixed, self._scale
         fee: str | None = None
         if "fee_den" in fixed:
             fee = _bps(int(fixed["fee_num"]) * 1_000_000 // int(fixed["fee_den"]))
@@ -175,8 +176,9 @@ class PoolBook:
                 "kind": "SPOT",
                 "state": state,
                 "inverse": False,
-                "tick_size": format_decimal(1, -36),
-                "lot_size": format_decimal(1, -base.decimals),
+                # The steps of the book: an order in smaller ones could not be written in 64 bits.
+                "tick_size": format_decimal(1, scale.price_exp if scale else -PRICE_DIGITS),
+                "lot_size": format_decimal(1, scale.size_exp if scale else -base.decimals),
                 "min_size": None,
                 "min_notional": None,
                 "contract_size": None,

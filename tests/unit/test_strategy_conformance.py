@@ -14,11 +14,17 @@ from schemas.topics import FILL, INTENT, OPPORTUNITY, ORDER
 from strategies.loop import Output, StrategyLoop
 from strategies.recovery import fold_books, positions_of, restored, snapshot
 from strategies.registry import KINDS, config_of
+from tests.pool_world import ADDRESS, BASE, CHAIN, PoolWorld
 from tests.trading_world import World
 
-INVENTORY = {v: {"USDT": "1000000", "BTC": "10", "ETH": "100"} for v in ("a", "b")}
+INVENTORY = {v: {"USDT": "1000000", "BTC": "10", "ETH": "100"} for v in ("a", "b", "uni")}
+POOL = {
+    "chain": CHAIN, "address": ADDRESS, "pool": "uni|ETH/USDT", "cex": "a|ETH/USDT", "base_token": BASE, "base_decimals": 18,
+    "quote_decimals": 6,
+}  # fmt: skip
 CONFIGS: dict[str, dict[str, Any]] = {
     "cross_venue": {"max_notional": "50000", "haircut_bps": "0", "cooldown_ms": 5},
+    "cex_dex": {"pools": [POOL], "max_notional": "50000", "cooldown_ms": 5, "haircut_bps": "0"},
     "cyclic": {"max_input": "50000", "haircut_bps": "0", "cooldown_ms": 5},
     "funding_carry": {"notional": "5000"},
     "market_making": {
@@ -103,9 +109,29 @@ class Market(World):
                 self.record(ORDER.name, common | over)
 
 
+class ChainMarket(Market):
+    """The same with a pool beside it."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.pool = PoolWorld(self, self.rnd)
+
+    def step(self) -> None:
+        if self.rnd.random() < 0.3:
+            self.now_ns += self.step_ns
+            self.pool.step()
+        else:
+            super().step()
+
+
+def market_for(kind: str, seed: int) -> Market:
+    """What a strategy of this kind looks at."""
+    return ChainMarket(seed) if kind == "cex_dex" else Market(seed)
+
+
 def run(kind: str, seed: int, steps: int = 1500) -> tuple[Market, StrategyLoop, list[list[Output]], list[list[LogRecord]]]:
     """Play a market against a strategy; gives what was fed and what came out, batch by batch."""
-    market, loop = Market(seed), StrategyLoop(config(kind), "PAPER")
+    market, loop = market_for(kind, seed), StrategyLoop(config(kind), "PAPER")
     fed: list[list[LogRecord]] = []
     outs: list[list[Output]] = []
     done = 0
@@ -180,7 +206,7 @@ def test_a_restart_in_mid_stream_gives_the_same_intents(kind: str, seed: int) ->
 def test_work_for_one_event_is_bounded(kind: str) -> None:
     """A book of 20,000 levels costs a decision no more than a small one: nothing walks a whole book."""
     def cost(levels: int) -> float:
-        market = Market(5)
+        market = market_for(kind, 5)
         for _ in range(300):
             market.step()
         for venue in "ab":
