@@ -66,11 +66,16 @@ def differences(settings: Settings, admin: Any = None) -> list[Difference]:
             text = f"has {have} partitions, the catalogue says {want}"
             grows = have < want and topic.partitions == MARKET_PARTITIONS
             found.append(Difference(topic.name, text, refused=True, grows=grows))
-        for key, value in topic.config.items():
+        kept = min(len(p.replicas) for p in present[topic.name].partitions.values())
+        for key, value in topic.config_on(kept).items():
             entry = configs[topic.name].get(key)
             if entry is not None and entry.value != value:
                 found.append(Difference(topic.name, f"{key} is {entry.value}, the catalogue says {value}"))
     return found
+
+
+def _replicas(admin: Any, name: str) -> int:
+    return min(len(p.replicas) for p in admin.list_topics(name, timeout=TIMEOUT_S).topics[name].partitions.values())
 
 
 def check(settings: Settings) -> list[str]:
@@ -102,18 +107,16 @@ def apply(settings: Settings) -> list[str]:
         )
     done: list[str] = []
     missing = [TOPICS[d.topic] for d in found if d.what == "missing"]
+    replicas = settings.kafka.replication_factor
     done += _create(
         admin,
-        [
-            NewTopic(t.name, wanted_partitions(t, settings), settings.kafka.replication_factor, config=t.config)
-            for t in missing
-        ],
+        [NewTopic(t.name, wanted_partitions(t, settings), replicas, config=t.config_on(replicas)) for t in missing],
     )
     changed = {d.topic for d in found if d.what != "missing"}
     for name in sorted(changed):
         entries = [
             ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
-            for key, value in TOPICS[name].config.items()
+            for key, value in TOPICS[name].config_on(_replicas(admin, name)).items()
         ]
         resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
         for future in admin.incremental_alter_configs([resource]).values():

@@ -73,12 +73,13 @@ def make_table(app: App, settings: Settings, name: str) -> Any:
     instrument's records, and come back as other keys.
     """
     kafka = settings.kafka
+    durable = CONFIG | ({"min.insync.replicas": 2} if kafka.replication_factor >= 3 else {})
     table: Any = app.Table(
         name, key_type=str, value_type=bytes, partitions=kafka.market_partitions, use_partitioner=True,
         changelog_topic=app.topic(
             changelog_name(settings, name), key_type=str, value_type=bytes,
             key_serializer="raw", value_serializer="raw", partitions=kafka.market_partitions, compacting=True,
-            internal=True, replicas=kafka.replication_factor, config=CONFIG,
+            internal=True, replicas=kafka.replication_factor, config=durable,
         ),
     )  # fmt: skip
     table.key_serializer = table.value_serializer = "raw"

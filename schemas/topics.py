@@ -29,6 +29,14 @@ class Topic:
         config = {"cleanup.policy": self.cleanup, "retention.ms": str(self.retention_ms)}
         return config | self.extra
 
+    def config_on(self, replicas: int) -> dict[str, str]:
+        """The same for so many replicas: of three or more, two must have a record before it counts as taken.
+
+        With Kafka's own default of one, ``acks=all`` means the leader alone whenever its followers have fallen behind,
+        and what it acknowledged is lost with it.
+        """
+        return self.config | ({"min.insync.replicas": "2"} if replicas >= 3 else {})
+
 
 LARGE_RECORDS = {"max.message.bytes": str(16 * 1024 * 1024)}
 """Books can be deep (46,000 levels at Coinbase): a key frame is several megabytes."""

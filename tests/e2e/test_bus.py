@@ -119,6 +119,12 @@ def test_a_topic_that_does_not_exist_is_named_with_what_to_do(own: Settings) -> 
         TailReader(own, ["nowhere.at.all"])
 
 
+def test_what_three_replicas_acknowledge_is_on_two_of_them() -> None:
+    for topic in TOPICS.values():
+        assert topic.config_on(3) == topic.config | {"min.insync.replicas": "2"}
+        assert topic.config_on(1) == topic.config_on(2) == topic.config
+
+
 def test_every_topic_of_the_catalogue_names_a_schema_that_exists() -> None:
     from schemas.codec import RECORD_NAMES
 

@@ -340,6 +340,7 @@ def test_strimzi_gets_every_topic_and_every_room_s_rights():
     assert set(topics) == set(TOPICS)
     assert topics["market.book"]["partitions"] == 48 and topics["dead.letter"]["partitions"] == 1
     assert topics["market.instrument"]["config"]["cleanup.policy"] == "compact"
+    assert {one["config"]["min.insync.replicas"] for one in topics.values()} == {"2"}, "what is acknowledged is on two brokers"
     assert {one["metadata"]["name"] for one in found if one["kind"] == "KafkaUser"} == {acls.user(room) for room in acls.WRITES}
 
 
