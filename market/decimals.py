@@ -7,6 +7,9 @@ from collections.abc import Sequence
 MAX_DIGITS = 38
 """Digits that a wire number may have, before or after scaling. More is refused: it would be an attack on memory."""
 
+EXPONENT_MIN = -36
+"""The finest step of a book's prices and sizes: a cheap token is worth 10^-18 of a dear one, and less."""
+
 LONG_MAX = (1 << 63) - 1
 """Largest mantissa that an Avro long carries."""
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from market.decimals import format_decimal
+from market.decimals import EXPONENT_MIN, format_decimal
 from processors.bar import INTERVALS_S, LATENESS_US, NOT_WRITTEN, SECOND_US, VWAP_DIGITS, Bar, InstrumentBars
 from processors.checkpoints import Marks, mark
 from processors.derived import Derived
@@ -67,8 +67,8 @@ class Bars:
                     raise ValueError(f"venue time {ts_us} lies more than a minute after the receive time")
                 if trade["price"] <= 0 or trade["size"] < 0 or ts_us <= 0:
                     raise ValueError(f"price {trade['price']}, size {trade['size']}, venue time {ts_us}")
-                if not (-18 <= trade["price_exp"] <= 0 and -18 <= trade["size_exp"] <= 0):
-                    raise ValueError(f"exponents {trade['price_exp']} and {trade['size_exp']} are outside of -18..0")
+                if not (EXPONENT_MIN <= trade["price_exp"] <= 0 and EXPONENT_MIN <= trade["size_exp"] <= 0):
+                    raise ValueError(f"exponents {trade['price_exp']} and {trade['size_exp']} are outside of {EXPONENT_MIN}..0")
             except (DecodeError, ValueError, TypeError) as error:
                 self._derived.dead_letter(
                     tp.topic, partition, record.offset, record.value, f"{type(error).__name__}: {error}"

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from market.book import OrderBook
+from market.decimals import EXPONENT_MIN
 
 Record = dict[str, Any]
 
@@ -204,5 +205,5 @@ def _check(event: Record, *, whole: bool) -> None:
             raise InvalidEvent(f"{len(prices)} {side}_prices, {len(sizes)} {side}_sizes")
         if sizes and min(sizes) < (1 if whole else 0):
             raise InvalidEvent(f"a {side} size of {min(sizes)}")
-    if not (-18 <= event["price_exp"] <= 0 and -18 <= event["size_exp"] <= 0):
-        raise InvalidEvent(f"exponents {event['price_exp']} and {event['size_exp']} are outside of -18..0")
+    if not (EXPONENT_MIN <= event["price_exp"] <= 0 and EXPONENT_MIN <= event["size_exp"] <= 0):
+        raise InvalidEvent(f"exponents {event['price_exp']} and {event['size_exp']} are outside of {EXPONENT_MIN}..0")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from market.decimals import LONG_MAX
+from market.decimals import EXPONENT_MIN, LONG_MAX
 from market.pools.pool import DEFAULT_BPS, Pool, Segment
 
 Columns = tuple[list[int], list[int], list[int], list[int]]
@@ -55,7 +55,7 @@ def scale_of(pool: Pool, base: int, quote: int, base_decimals: int, quote_decima
     price_log = len(str(quote_amount)) - quote_decimals - len(str(base_amount)) + base_decimals
     size_log = len(str(base_amount)) - base_decimals
     return Scale(
-        base_decimals, quote_decimals, max(-36, min(0, price_log - PRICE_DIGITS)),
+        base_decimals, quote_decimals, max(EXPONENT_MIN, min(0, price_log - PRICE_DIGITS)),
         max(-base_decimals, min(0, size_log - SIZE_DIGITS)),
     )  # fmt: skip
 

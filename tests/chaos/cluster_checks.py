@@ -8,7 +8,7 @@ import random
 import threading
 import time
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -27,9 +27,9 @@ from simulator.truth import TruthBook, TruthError
 from tests.chaos.trading_floor import OURS, TradingFloor
 from tests.fuzz.engine import changed
 
-STALE_MS = 15_000
-"""A book may be LIVE at this age only while the venue itself has nothing newer. Silence of Kafka is noticed after three
-seconds, a lag after two, a leader that lost its followers after six; the rest is a slow machine's."""
+STALE_S = 15.0
+"""A book may be LIVE for so long while the log has something newer of it. Silence of Kafka is noticed after three seconds,
+a lag after two, a leader that lost its followers after nine; the rest is a slow machine's."""
 LONGEST_LIST = 50
 
 
@@ -59,8 +59,12 @@ class Mirrored:
 class Prober:
     """Asks any processor for any book, all the time, and holds LIVE answers against the venue's own book."""
 
-    def __init__(self, ports: list[int], venues: list[Mirrored], findings: Findings, seed: int) -> None:
+    def __init__(
+        self, ports: list[int], venues: list[Mirrored], findings: Findings, seed: int,
+        late_s: Callable[[str, tuple[int, int]], float] | None = None,
+    ) -> None:  # fmt: skip
         self._ports, self._venues, self._findings = ports, venues, findings
+        self._late_s = late_s
         self._chance = random.Random(seed)
         self.not_live: Counter[str] = Counter()
         """Answers other than LIVE, by state; what does not answer is ``silent``."""
@@ -99,9 +103,11 @@ class Prober:
         if (book["bids"], book["asks"]) != (bids, asks):
             self._findings.wrong(f"{where}: LIVE, and not the venue's book at {seq}")
             return "wrong"
-        if book["age_ms"] > STALE_MS and truth.seq != seq:
-            self._findings.wrong(f"{where}: LIVE at an age of {book['age_ms']} ms, and the venue has gone on")
-            return "wrong"
+        if self._late_s is not None:
+            late_s = self._late_s(f"{venue.name}|{symbol}", (book["epoch"], book["index"]))
+            if late_s > STALE_S:
+                self._findings.wrong(f"{where}: LIVE, {late_s:.1f} s after something newer was in the log")
+                return "wrong"
         self._findings.looked["LIVE and equal"] += 1
         return "equal"
 
@@ -182,6 +188,8 @@ class Witness:
         """(topic, partition, offset) → CRC of what was read there."""
         self.changed: list[str] = []
         self.statuses: list[dict[str, Any]] = []
+        self._events: dict[str, deque[tuple[float, tuple[int, int]]]] = {}
+        """By key, the newest events of market.book: (when it was read, (epoch, index))."""
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -212,14 +220,23 @@ class Witness:
         self._producer.flush(150)
 
     def _read(self) -> None:
-        decode = codec("BookStatus").decode
+        decode, self._decode_event = codec("BookStatus").decode, codec("BookEvent").decode
         while not self._stop.is_set():
             for message in self._reader.poll(2000, 0.2):
                 if message.topic() == STATUS.name:
                     if message.value():
                         self.statuses.append(decode(message.value()))
                     continue
+                if message.topic() == BOOK.name:
+                    event = self._decode_event(message.value())
+                    seen = self._events.setdefault(f"{event['venue']}|{event['symbol']}", deque(maxlen=5000))
+                    seen.append((time.monotonic(), (event["epoch"], event["index"])))
                 self._note(message.topic(), message.partition(), message.offset(), message.value())
+
+    def late_s(self, key: str, place: tuple[int, int]) -> float:
+        """For how long something newer than this event has been in the log; 0: nothing is."""
+        newer = [at for at, other in list(self._events.get(key, ())) if other > place]
+        return time.monotonic() - newer[0] if newer else 0.0
 
     def _note(self, topic: str, partition: int, offset: int, value: bytes | None) -> None:
         crc = zlib.crc32(value or b"")

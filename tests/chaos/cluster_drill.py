@@ -177,8 +177,8 @@ class ClusterDrill:
         """Start everything, break it for a while, judge it."""
         async with self._world() as world:
             findings = self.report.findings
-            prober = Prober(world.ports, world.venues(), findings, self._seed)
             witness = Witness(world.settings)
+            prober = Prober(world.ports, world.venues(), findings, self._seed, witness.late_s)
             await asyncio.to_thread(witness.start)
             self._say(f"every book LIVE and equal after {await prober.until_all_equal(RECOVER_S):.1f} s")
             await self._until_ordered(world)

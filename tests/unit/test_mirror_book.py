@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from market.pools.ladder import scale_of
+from market.pools.uniswap_v2 import UniswapV2Pool
 from processors.mirror_book import InvalidEvent, MirrorBook, Outcome
 
 
@@ -30,6 +32,16 @@ def live() -> MirrorBook:
     assert book.take_status(status("LIVE", 3, 50))
     assert book.state == "LIVE"
     return book
+
+
+def test_a_book_may_be_as_fine_as_a_pool_of_a_cheap_token() -> None:
+    """A token at 10^-12 of the other: the chain's collector writes its prices at 10^-24."""
+    fine = scale_of(UniswapV2Pool("a", "b", 10**36, 10**24, 3, 1000), 0, 1, 18, 18)
+    assert fine is not None and fine.price_exp < -18
+    book = MirrorBook("v", "A/B")
+    assert book.apply(event("SNAPSHOT", 3, 0, {10: 1}, price_exp=fine.price_exp), 100) is Outcome.APPLIED
+    with pytest.raises(InvalidEvent):
+        book.apply(event("SNAPSHOT", 4, 0, {10: 1}, price_exp=-37), 101)
 
 
 def test_before_the_first_status_a_book_is_syncing_however_whole_it_is() -> None:
@@ -104,7 +116,7 @@ def test_a_key_frame_with_another_book_is_an_alarm_and_the_key_frames_book_is_ta
         event("DELTA", 3, 1, {10: -1}),
         event("SNAPSHOT", 4, 0, {10: 0}),
         event("DELTA", 3, 1, {10: 1}, price_exp=1),
-        event("DELTA", 3, 1, {10: 1}, size_exp=-19),
+        event("DELTA", 3, 1, {10: 1}, size_exp=-37),
         event("KEYFRAME", 3, 0, {10: 0}),
     ],
 )
