@@ -182,7 +182,7 @@ class Witness:
         self._topics = [t for t, topic in TOPICS.items() if topic.cleanup == "delete"] + [self.TOPIC]
         self._stop = threading.Event()
         self.acknowledged: list[int] = []
-        self.refused: list[str] = []
+        self.refused: dict[int, str] = {}
         self.sent = 0
         self.seen: dict[tuple[str, int, int], int] = {}
         """(topic, partition, offset) → CRC of what was read there."""
@@ -213,11 +213,13 @@ class Witness:
             self.sent += 1
 
             def told(error: Any, _: Any, number: int = number) -> None:
-                (self.refused if error else self.acknowledged).append(str(error) if error else number)  # pyright: ignore
+                self.refused[number] = str(error)  # the rooms' producer tells of failures only
 
             self._producer.send(self.TOPIC, str(number), str(number).encode(), told)
-            self._producer.poll(0.02)
-        self._producer.flush(150)
+            self._producer.poll(0)
+            self._stop.wait(0.02)
+        if not self._producer.flush(150):
+            self.acknowledged = [number for number in range(self.sent) if number not in self.refused]
 
     def _read(self) -> None:
         decode, self._decode_event = codec("BookStatus").decode, codec("BookEvent").decode

@@ -36,7 +36,7 @@ def live() -> MirrorBook:
 
 def test_a_book_may_be_as_fine_as_a_pool_of_a_cheap_token() -> None:
     """A token at 10^-12 of the other: the chain's collector writes its prices at 10^-24."""
-    fine = scale_of(UniswapV2Pool("a", "b", 10**36, 10**24, 3, 1000), 0, 1, 18, 18)
+    fine = scale_of(UniswapV2Pool("a", "b", 10**33, 10**21, 3, 1000), 0, 1, 18, 18)
     assert fine is not None and fine.price_exp < -18
     book = MirrorBook("v", "A/B")
     assert book.apply(event("SNAPSHOT", 3, 0, {10: 1}, price_exp=fine.price_exp), 100) is Outcome.APPLIED
