@@ -10,7 +10,7 @@ from typing import Any
 from bus.connection import client_config, require_broker
 from bus.errors import BusError, TopicMismatch
 from config.settings import Settings
-from schemas.topics import MARKET_PARTITIONS, TOPICS, Topic
+from schemas.topics import MARKET_PARTITIONS, TOPICS, Topic, durable
 
 TIMEOUT_S = 30
 APPEAR_S = 120
@@ -166,7 +166,8 @@ def provide(settings: Settings, topics: dict[str, dict[str, str]], partitions: i
     admin = admin_client(settings)
     missing = set(topics) - set(partitions_on_broker(settings, admin))
     factor = settings.kafka.replication_factor
-    _create(admin, [NewTopic(name, partitions, factor, config=topics[name]) for name in sorted(missing)])
+    new = [NewTopic(name, partitions, factor, config=topics[name] | durable(factor)) for name in sorted(missing)]
+    _create(admin, new)
     deadline = time.monotonic() + APPEAR_S
     while missing and (missing := missing - set(partitions_on_broker(settings, admin))):
         if time.monotonic() > deadline:

@@ -9,6 +9,7 @@ import faust
 from bus.connection import password, ssl_context
 from config.settings import Settings
 from processors.changelogs import CONFIG, MAX_BYTES, changelog_name
+from schemas.topics import durable
 
 MAX_POLL_RECORDS = 4000
 """Records in one turn: about 50 ms of work, between which the views answer."""
@@ -73,13 +74,12 @@ def make_table(app: App, settings: Settings, name: str) -> Any:
     instrument's records, and come back as other keys.
     """
     kafka = settings.kafka
-    durable = CONFIG | ({"min.insync.replicas": 2} if kafka.replication_factor >= 3 else {})
     table: Any = app.Table(
         name, key_type=str, value_type=bytes, partitions=kafka.market_partitions, use_partitioner=True,
         changelog_topic=app.topic(
             changelog_name(settings, name), key_type=str, value_type=bytes,
             key_serializer="raw", value_serializer="raw", partitions=kafka.market_partitions, compacting=True,
-            internal=True, replicas=kafka.replication_factor, config=durable,
+            internal=True, replicas=kafka.replication_factor, config=CONFIG | durable(kafka.replication_factor),
         ),
     )  # fmt: skip
     table.key_serializer = table.value_serializer = "raw"

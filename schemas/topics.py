@@ -9,6 +9,11 @@ MARKET_PARTITIONS = 12
 """Partitions of every topic keyed by venue|symbol. They are co-partitioned: one instrument has one number everywhere."""
 
 
+def durable(replicas: int) -> dict[str, str]:
+    """The setting by which a record of so many replicas is on two brokers before it counts as taken."""
+    return {"min.insync.replicas": "2"} if replicas >= 3 else {}
+
+
 @dataclass(frozen=True)
 class Topic:
     """One Kafka topic: its name, the record it carries, what its key means, and its broker settings."""
@@ -35,7 +40,7 @@ class Topic:
         With Kafka's own default of one, ``acks=all`` means the leader alone whenever its followers have fallen behind,
         and what it acknowledged is lost with it.
         """
-        return self.config | ({"min.insync.replicas": "2"} if replicas >= 3 else {})
+        return self.config | durable(replicas)
 
 
 LARGE_RECORDS = {"max.message.bytes": str(16 * 1024 * 1024)}
