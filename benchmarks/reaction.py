@@ -1,28 +1,34 @@
 """How fast a book event becomes an intent, and an intent a socket write: ``python benchmarks/reaction.py``.
 
-First: a book event's arrival in Kafka to its intent's arrival in Kafka, through the real runner, at given rates.
-Second: an intent in hand to the socket write, PREPARED durable in Kafka between them.
-Named alternative in the same run: the bare broker's own round trip (produce, acks=all, read back), which nothing that
-goes through Kafka can beat; and the cost of one update of a cyclic search over 500 instruments.
+First: from the moment that a book event is handed to Kafka to its intent in a reader's hand, through the real runner, at
+given rates. Sender, runner and reader are processes of their own, as in production. The alternative in the same run is a
+bare echo: a process that reads the same topic and writes the bytes on, which nothing that reacts over Kafka can beat.
+Second: an intent in hand to the socket write, PREPARED durable in Kafka between them, beside one bare round trip.
+Last: the cost of one update of a cyclic search over 500 instruments.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
+import multiprocessing
 import random
 import sys
-import threading
 import time
 import uuid
+from collections.abc import Callable
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
+
+from confluent_kafka.admin import AdminClient, NewTopic
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.results import Aim, Results, json_option
 from bus.broker import EmbeddedBroker
-from bus.connection import configured_bootstrap
+from bus.connection import bootstrap, client_config, configured_bootstrap
 from bus.log_reader import LogReader, start_positions
 from bus.producer import Producer
 from bus.topics import apply
@@ -34,9 +40,9 @@ from execution.journal import KafkaJournal
 from market.live_book import LiveBook
 from market.terms import terms_of
 from schemas.codec import codec
-from schemas.topics import BOOK, INSTRUMENT, INTENT, STATUS, TOPICS
+from schemas.topics import BOOK, INSTRUMENT, INTENT, RISK, STATUS, TOPICS
 from strategies.cyclic import Cyclic, CyclicParameters
-from strategies.registry import config_of
+from strategies.registry import Config, config_of
 from strategies.runner import Runner
 from strategies.strategy import View
 from tests.chaos.execution_drill import Drill, News
@@ -46,23 +52,40 @@ from tests.trading_world import instrument
 TOLD = Results("reaction")
 
 
-def quantiles(name: str, samples: list[float], p50: float | None = None, p99: float | None = None) -> None:
-    """Print and note p50, p99, p99.9 in ms, with what is aimed at."""
-    samples.sort()
-    at = lambda q: samples[min(len(samples) - 1, int(len(samples) * q))]  # noqa: E731
+def quantiles(
+    name: str, samples: list[float], p50: float | None = None, p99: float | None = None, *,
+    theirs: list[float] | None = None, alternative: str = "",
+) -> None:  # fmt: skip
+    """Print and note p50, p99, p99.9 in ms, with what is aimed at and how far the alternative is."""
+    ours, known = sorted(samples), sorted(theirs or ())
+    at = lambda values, q: values[min(len(values) - 1, int(len(values) * q))]  # noqa: E731
     for share, aim in ((0.5, p50), (0.99, p99), (0.999, None)):
-        TOLD.add(f"{name}, p{share * 100:g}", at(share), "ms", aim=None if aim is None else Aim("≤", aim))
-    print(f"{name:58} n={len(samples):6}  p50 {at(0.5):8.3f}  p99 {at(0.99):8.3f}  p99.9 {at(0.999):8.3f} ms")
+        TOLD.add(
+            f"{name}, p{share * 100:g}", at(ours, share), "ms", theirs=at(known, share) if known else None,
+            alternative=alternative, aim=None if aim is None else Aim("≤", aim),
+        )  # fmt: skip
+    ratio = f"  {at(ours, 0.5) / at(known, 0.5):.1f} × the bare one's p50" if known else ""
+    print(
+        f"{name:58} n={len(ours):6}  p50 {at(ours, 0.5):8.3f}  p99 {at(ours, 0.99):8.3f}  p99.9 {at(ours, 0.999):8.3f} ms{ratio}"
+    )  # fmt: skip
+
+
+def settle() -> None:
+    """What was made so far is never looked at again by the collector of cycles, as in every long-running process here."""
+    gc.collect()
+    gc.freeze()
 
 
 class Books:
     """Book events of two venues; every one opens an arbitrage."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.tag = uuid.uuid4().hex[:6]
-        self.venues = (f"x{self.tag}", f"y{self.tag}")
+    def __init__(self, settings: Settings, tag: str) -> None:
+        self.venues = (f"x{tag}", f"y{tag}")
         self.producer = Producer(settings, linger_ms=0)
         self.index = dict.fromkeys(self.venues, -1)
+
+    def announce(self) -> list[str]:
+        """Write instruments and statuses; gives the venues."""
         for venue in self.venues:
             self.put(INSTRUMENT.name, venue, instrument(venue, "BTC/USDT", ts_ns=time.time_ns()))
             self.put(STATUS.name, venue, {
@@ -70,6 +93,7 @@ class Books:
                 "since_ns": time.time_ns(), "owner": "",
             })  # fmt: skip
         self.producer.flush()
+        return list(self.venues)
 
     def put(self, topic: str, venue: str, value: dict[str, Any]) -> None:
         self.producer.send(topic, f"{venue}|BTC/USDT", codec(TOPICS[topic].record).encode(value))
@@ -87,52 +111,145 @@ class Books:
         })  # fmt: skip
 
 
-def book_to_intent(settings: Settings, rate: int, seconds: float) -> None:
-    """The runner in a thread of its own; the time is from the triggering event's receipt to the intent read back."""
-    books = Books(settings)
-    amounts = {v: {"USDT": "100000000", "BTC": "10000"} for v in books.venues}
-    parameters = {"venues": list(books.venues), "cooldown_ms": 0, "max_notional": "3000", "haircut_bps": "0", "valid_ms": 1}
-    # The group is busy while its orders are open; without a gateway they count as lost ten seconds after 1 ms.
-    name = f"bench-{books.tag}"
-    config = config_of({"kind": "cross_venue", "name": name, "inventory": amounts, "parameters": parameters})
-    runner = Runner(settings, config, "PAPER")
-    runner.start()
-    runner.loop.strategy._busy = lambda group: False  # type: ignore[attr-defined]  # nobody answers orders here
-    thread = threading.Thread(target=runner.run, daemon=True)
-    thread.start()
-    reader = LogReader(settings, start_positions(settings, {INTENT.name: "end"}))
-    decode, samples, stop = codec("OrderIntent").decode, list[float](), threading.Event()
+def reached(address: str) -> Settings:
+    """The settings of a process that is told where Kafka is."""
+    return load_settings(None, kafka={"bootstrap_servers": address})
 
-    def read() -> None:
-        while not stop.is_set():
-            for record in reader.batch(500, 0.05):
-                now = time.time_ns()
-                intent = decode(record.value or b"")
-                if intent["strategy"] == name and intent["leg"] == 0:
-                    samples.append((now - intent["created_ns"]) / 1e6)
 
-    receiver = threading.Thread(target=read, daemon=True)
-    receiver.start()
+def send_books(address: str, tag: str, rate: int, seconds: float) -> None:
+    """A process of its own, as a collector is: paced events, alternating between the venues."""
+    books = Books(reached(address), tag)
     began, sent = time.monotonic(), 0
     while (passed := time.monotonic() - began) < seconds:
         while sent < passed * rate:
             books.event(sent)
             sent += 1
         time.sleep(0.0005)
-    time.sleep(1)
-    runner.stop = True
-    thread.join(5)
-    stop.set()
-    receiver.join(2)
-    runner.loop.view.open.clear()
+    books.producer.flush()
+
+
+def run_strategy(address: str, config: Config, ready: Event, stop: Event) -> None:
+    """The runner as ``venue-mirror trade`` runs it, in a process of its own."""
+    runner = Runner(reached(address), config, "PAPER")
+    runner.start()
+    settle()
+    ready.set()
+
+    def look(running: Runner) -> None:
+        running.stop = stop.is_set()
+
+    runner.run(look)
     runner.close()
+
+
+def run_echo(address: str, tag: str, ready: Event, stop: Event) -> None:
+    """The alternative: reads the same topic and writes the last book event of each batch, as it is; nothing between."""
+    settings = reached(address)
+    reader = LogReader(settings, start_positions(settings, {BOOK.name: "end"}))
+    producer = Producer(settings, linger_ms=0)
+    reader.batch(1, 0.5)
+    ready.set()
+    while not stop.is_set():
+        if batch := reader.batch(500, 0.05):
+            producer.send(f"bench-{tag}", tag, batch[-1].value)
+        producer.poll(0)
     reader.close()
-    quantiles(f"book event → intent in Kafka, {sent / seconds:.0f} events/s", samples[len(samples) // 10 :] or [0.0], 2, 8)
 
 
-def round_trip(settings: Settings, count: int) -> None:
-    """The alternative: produce one record and read it back, nothing between."""
-    books = Books(settings)
+def reaction(settings: Settings, rate: int, seconds: float) -> list[float]:
+    """Milliseconds from the triggering book event to its intent in this process's hand.
+
+    Each intent is refused on orders.risk as the risk gate would, so that the strategy is free for the next.
+    """
+    tag = uuid.uuid4().hex[:6]
+    venues = Books(settings, tag).announce()
+    amounts = {v: {"USDT": "100000000", "BTC": "10000"} for v in venues}
+    parameters = {"venues": venues, "cooldown_ms": 0, "max_notional": "3000", "haircut_bps": "0", "valid_ms": 1000}
+    name = f"bench-{tag}"
+    config = config_of({"kind": "cross_venue", "name": name, "inventory": amounts, "parameters": parameters})
+    decode, refuse = codec("OrderIntent").decode, codec("RiskDecision").encode
+    producer, samples = Producer(settings, linger_ms=0), list[float]()
+
+    def take(value: bytes, now_ns: int) -> None:
+        intent = decode(value)
+        if intent["strategy"] != name:
+            return
+        places = zip(intent["input_partitions"], intent["input_offsets"], strict=True)
+        trigger = list(places).index((intent["trigger_partition"], intent["trigger_offset"]))
+        if intent["leg"] == 0:
+            samples.append((now_ns - intent["created_ns"] + intent["input_ages_ns"][trigger]) / 1e6)
+        producer.send(RISK.name, intent["account"], refuse({
+            "intent_id": intent["id"], "account": intent["account"], "strategy": name, "verdict": "REFUSE", "rule": "bench",
+            "measured": "", "bound": "", "limits_version": 0, "control_version": 0, "rules_passed": [], "ts_ns": now_ns,
+        }))  # fmt: skip
+        producer.poll(0)
+
+    follow(settings, INTENT.name, take, run_strategy, config, tag, rate, seconds)
+    producer.flush()
+    return samples
+
+
+def echo(settings: Settings, rate: int, seconds: float) -> list[float]:
+    """The same of the alternative, over a topic of its own that is deleted afterwards."""
+    tag = uuid.uuid4().hex[:6]
+    Books(settings, tag).announce()
+    admin, topic = AdminClient(client_config(settings)), f"bench-{tag}"
+    admin.create_topics([NewTopic(topic, 1, settings.kafka.replication_factor)])[topic].result()
+    decode, samples = codec("BookEvent").decode, list[float]()
+
+    def take(value: bytes, now_ns: int) -> None:
+        event = decode(value)
+        if event["venue"].endswith(tag):
+            samples.append((now_ns - event["ts_received_ns"]) / 1e6)
+
+    try:
+        follow(settings, topic, take, run_echo, tag, tag, rate, seconds)
+    finally:
+        admin.delete_topics([topic])[topic].result()
+    return samples
+
+
+def follow(
+    settings: Settings, topic: str, take: Callable[[bytes, int], None], target: Callable[..., None], argument: Any,
+    tag: str, rate: int, seconds: float,
+) -> None:  # fmt: skip
+    """Run ``target(address, argument, …)`` and a sender as processes; ``take(value, now_ns)`` gets the topic's records."""
+    context = multiprocessing.get_context("spawn")
+    address, ready, stop = bootstrap(settings), context.Event(), context.Event()
+    reader = LogReader(settings, start_positions(settings, {topic: "end"}))
+    worker = context.Process(target=target, args=(address, argument, ready, stop), daemon=True)
+    sender = context.Process(target=send_books, args=(address, tag, rate, seconds), daemon=True)
+    worker.start()
+    if not ready.wait(120):
+        raise SystemExit("the process that reacts did not start")
+    sender.start()
+    settle()
+    while sender.is_alive():
+        for record in reader.batch(500, 0.05):
+            take(record.value or b"", time.time_ns())
+    stop.set()
+    worker.join(30)
+    reader.close()
+
+
+def book_to_intent(settings: Settings, rate: int, seconds: float) -> None:
+    """The runner beside the bare echo, at one rate."""
+    bare = after_start(echo(settings, rate, seconds))
+    own = after_start(reaction(settings, rate, seconds))
+    quantiles(f"named alternative: a bare echo, {rate} events/s", bare)
+    quantiles(f"book event → intent in hand, {rate} events/s", own, 2, 8, theirs=bare, alternative="a bare echo through Kafka")
+
+
+def after_start(samples: list[float]) -> list[float]:
+    """Without the first fifth, in which connections are made and the broker's code is compiled."""
+    if len(samples) < 50:
+        raise SystemExit(f"only {len(samples)} were measured")
+    return samples[len(samples) // 5 :]
+
+
+def round_trip(settings: Settings, count: int) -> list[float]:
+    """The alternative for one order at a time: produce a record durably and read it back, nothing between."""
+    books = Books(settings, uuid.uuid4().hex[:6])
     reader = LogReader(settings, start_positions(settings, {BOOK.name: "end"}))
     reader.batch(1, 0.5)
     samples: list[float] = []
@@ -143,7 +260,9 @@ def round_trip(settings: Settings, count: int) -> None:
             continue
         samples.append((time.perf_counter() - began) * 1000)
     reader.close()
-    quantiles("named alternative: one bare round trip through Kafka", samples)
+    bare = after_start(samples)
+    quantiles("named alternative: one bare round trip through Kafka", bare)
+    return bare
 
 
 class SocketAccount(FaultyAccount):
@@ -156,7 +275,7 @@ class SocketAccount(FaultyAccount):
         return await super().place(order)
 
 
-async def intent_to_socket(settings: Settings, count: int) -> None:
+async def intent_to_socket(settings: Settings, count: int, bare: list[float]) -> None:
     """The gateway with its journal in Kafka; the time is from submit to the write."""
     drill = Drill(1, rate=0)
     line = SocketAccount(drill.core, "us", "BTCUSDT", "BTC/USDT", drill.clock, random.Random(1), 0.0)
@@ -174,7 +293,8 @@ async def intent_to_socket(settings: Settings, count: int) -> None:
         await gateway.submit(codec("OrderIntent").encode(record), record)
         samples.append((line.written - began) * 1000)
     await journal.close()
-    quantiles("intent → socket write, PREPARED durable between", samples[10:], 2)
+    quantiles("intent → socket write, PREPARED durable between", after_start(samples), 2, theirs=bare,
+              alternative="one bare round trip through Kafka")  # fmt: skip
 
 
 def cyclic_update(updates: int) -> None:
@@ -220,8 +340,7 @@ def main() -> None:
     try:
         apply(settings)
         cyclic_update(5000)
-        round_trip(settings, 500)
-        asyncio.run(intent_to_socket(settings, 500))
+        asyncio.run(intent_to_socket(settings, 500, round_trip(settings, 500)))
         for rate in options.rates:
             book_to_intent(settings, rate, options.seconds)
         TOLD.write(options.json)

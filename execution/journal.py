@@ -66,6 +66,8 @@ class KafkaJournal(Journal):
         self._settings = settings
         self._seq = 0
         self._fenced = False
+        self._own: set[bytes] = set()
+        """Records that we wrote and the follower has not met yet: it need not decode them while the order waits."""
         self._seen = -1
         """Offset up to which the follower has read."""
         self._last = -1
@@ -110,9 +112,9 @@ class KafkaJournal(Journal):
         def delivered(error: Any, message: Any) -> None:
             loop.call_soon_threadsafe(_settle, done, error, -1 if error else message.offset())
 
-        self._producer.produce(
-            JOURNAL.name, self._codec.encode(full), self.account, partition=0, on_delivery=delivered
-        )  # fmt: skip
+        value = self._codec.encode(full)
+        self._own.add(value)
+        self._producer.produce(JOURNAL.name, value, self.account, partition=0, on_delivery=delivered)
         offset = await done
         between = offset != self._last + 1
         self._last = max(self._last, offset)
@@ -139,7 +141,9 @@ class KafkaJournal(Journal):
             if not batch:
                 continue
             for record in batch:
-                if record.key == key and record.value is not None:
+                if record.value in self._own:
+                    self._own.discard(record.value)
+                elif record.key == key and record.value is not None:
                     step = self._codec.decode(record.value)
                     if step["writer"] > self.writer and self.writer:
                         self._fenced = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -44,6 +45,7 @@ EXIT_OK, EXIT_NO_BROKER, EXIT_MOVED = 0, 2, 75
 """The last: the partitions were raised; a supervisor starts this worker again."""
 IDLE_S = 3.0
 """A partition that gives nothing for this long, although its end is not reached, has nothing left to give."""
+SWITCH_S = 0.001
 REPEAT_S = 5.0
 """Each best bid and offer is said again this often to those who watch over all venues."""
 
@@ -67,7 +69,7 @@ class Processor:
         self.bar_table = make_table(self.app, settings, "bars") if "bar" in p.derived else None
         self.instruments = Instruments(settings)
         self.derived = Derived(self.producer, self.counts, groups="cross" in p.derived)
-        self.checkpoints = Checkpoints(p, self.app, Producer(settings), self.counts)
+        self.checkpoints = Checkpoints(p, self.app, Producer(settings, linger_ms=5), self.counts)
         read, decode, decode_bars = self.checkpoints.read, codec("BookCheckpoint").decode, codec("BarCheckpoint").decode
         self.books = Books(p, self.derived, self.counts, lambda key: read(self.table, key, decode))
         self.features = Features(p, self.books, self.derived, self.counts)
@@ -344,6 +346,11 @@ def main(settings: Settings) -> int:
         processor.app, loop=loop, quiet=True, loglevel="WARNING", redirect_stdouts=False, override_logging=False
     )
     print(f"views {processor.url}/books", file=sys.stderr, flush=True)
+    # What was made so far lives as long as the process: the collector of cycles need not walk it between two events.
+    gc.collect()
+    gc.freeze()
+    # Faust's consumer, a thread of its own, waits for the interpreter at most this long while the loop is busy.
+    sys.setswitchinterval(SWITCH_S)
     try:
         worker.execute_from_commandline()
     except SystemExit as stop:

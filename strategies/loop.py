@@ -104,6 +104,8 @@ class StrategyLoop:
         self._encode_intent = codec("OrderIntent").encode
         self._encode_opportunity = codec("Opportunity").encode
         self._out: list[Output] = []
+        self._lost_at_ns = 0
+        """No order can count as lost before this time of the log."""
         self._numbers: dict[Trigger, int] = {}
         """Decisions already made on a trigger of this batch."""
         for venue, amounts in self.config.inventory.items():
@@ -223,9 +225,13 @@ class StrategyLoop:
 
     def _timers(self) -> None:
         now, every = self.view.now_ns, self.strategy.timer_ns
-        for order in list(self.view.open.values()):
-            if not order.seen and now > order.valid_until_ns + LOST_AFTER_NS:
-                self._over(order, "LOST", Trigger("", -1, now))
+        if now > self._lost_at_ns:
+            waiting = [order for order in self.view.open.values() if not order.seen]
+            # Set first: what is decided below may bring it forward again.
+            self._lost_at_ns = min((o.valid_until_ns + LOST_AFTER_NS for o in waiting), default=now + LOST_AFTER_NS)
+            for order in waiting:
+                if now > order.valid_until_ns + LOST_AFTER_NS and order.id in self.view.open:
+                    self._over(order, "LOST", Trigger("", -1, now))
         if every and now >= self.timer_ns:
             due = self.timer_ns
             # A long silence is one tick, not a hundred late ones.
@@ -262,6 +268,7 @@ class StrategyLoop:
                 view.now_ns + decision.valid_ns, group_id,
             )  # fmt: skip
             view.open[order.id] = order
+            self._lost_at_ns = min(self._lost_at_ns, order.valid_until_ns + LOST_AFTER_NS)
             self._intent(topic.name, opportunity_id, order, leg, decision, inputs, {
                 "action": "PLACE", "target_id": "", "time_in_force": wanted.time_in_force,
                 "reduce_only": wanted.reduce_only, "price_exp": terms.price_exp, "size_exp": terms.size_exp,

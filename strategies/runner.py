@@ -7,6 +7,7 @@ only if the log does not hold it yet.
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import time
@@ -189,6 +190,9 @@ def run_process(settings: Settings, config: Config, mode: Mode, say: Callable[[s
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     runner.start()
+    # What was made so far lives as long as the process: the collector of cycles need not walk it between two events.
+    gc.collect()
+    gc.freeze()
     say(
         f"{config.name} ({config.kind} {runner.loop.strategy.version}) runs {mode}; instruments: {len(runner.loop.view.terms)}; "
         f"recovered: {bool(runner.recovered)}"
