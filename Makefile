@@ -18,8 +18,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@deploy/install-python.sh $(VENV)
 	@touch $(STAMP)
 
-demo: setup ## Run everything against simulated venues (DURATION=30: end with a proof; CAPTURES=folder: play captures too)
-	@$(BIN)/venue-mirror demo
+demo: setup ## Run everything against simulated venues and a chain (DURATION=30: end with a proof; CAPTURES=folder; ARGS=--no-chain)
+	@$(BIN)/venue-mirror demo $(ARGS)
 
 live: setup ## Mirror a real venue: make live VENUE=binance-spot SYMBOLS=BTC/USDT,ETH/USDT
 	@$(BIN)/venue-mirror live $(or $(VENUE),binance-spot) --symbols "$(SYMBOLS)"

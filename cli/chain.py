@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated
 
@@ -88,6 +89,9 @@ def simulate_chain(
     seed: int = 1,
     block_time_ms: Annotated[int, typer.Option(min=20)] = 1000,
     reorg_share: Annotated[float, typer.Option(min=0, max=1, help="Share of the steps that reorganise.")] = 0.1,
+    price: Annotated[
+        list[str] | None, typer.Option(help="ETH=3000, BTC=65000: pools at these prices in USDT, and trades of usual sizes.")
+    ] = None,
 ) -> None:
     """A real EVM with the real exchanges' contracts and random life, fetched by npm once; until SIGTERM."""
     from cli.main import fail, log_to_stderr
@@ -97,6 +101,24 @@ def simulate_chain(
 
     log_to_stderr()
     try:
-        run_world(name, config_out, seed=seed, block_time_ms=block_time_ms, reorg_share=reorg_share)
+        run_world(
+            name, config_out, seed=seed, block_time_ms=block_time_ms, reorg_share=reorg_share, prices=_prices(price or [])
+        )
     except (NpmError, EvmError) as error:
         raise fail(error, 3) from None
+
+
+def _prices(texts: list[str]) -> dict[str, Decimal]:
+    from simulator.evm_market import WRAPPED
+
+    out: dict[str, Decimal] = {}
+    for text in texts:
+        asset, _, number = text.partition("=")
+        try:
+            out[asset] = Decimal(number)
+        except InvalidOperation:
+            out[asset] = Decimal(0)
+        if asset not in WRAPPED or not (out[asset].is_finite() and out[asset] > 0):
+            known = ", ".join(a for a in WRAPPED if a != "USDT")
+            raise typer.BadParameter(f"{text!r} is not ASSET=PRICE with an asset of {known} and a price above 0")
+    return out

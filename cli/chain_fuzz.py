@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bus.consumer import TailReader
+from cli.chain_fold import ChainFold, EventKey
 from collectors.dex.collector import ChainCollector
 from config.settings import Settings
 from market.pools.pool import PoolError
@@ -22,6 +23,7 @@ from schemas.codec import codec
 from schemas.topics import CHAIN_BLOCK, CHAIN_POOL
 from simulator.evm import Evm
 from simulator.evm_dex import Dex
+from simulator.evm_solidly import Solidly
 from simulator.evm_traffic import Traffic, TrafficPool
 from simulator.evm_truth import Truth
 
@@ -54,7 +56,7 @@ class FuzzReport:
         self.first_wrong = self.first_wrong or text
 
 
-def chain_settings(evm: Evm, dex: Dex, name: str, **more: Any) -> dict[str, Any]:
+def chain_settings(evm: Evm, dex: Dex, name: str, solidly: Solidly | None = None, **more: Any) -> dict[str, Any]:
     """The settings of a local chain with all its exchanges."""
     own: dict[str, Any] = {
         "http_urls": [evm.http_url],
@@ -68,20 +70,27 @@ def chain_settings(evm: Evm, dex: Dex, name: str, **more: Any) -> dict[str, Any]
             {"protocol": "uniswap-v4", "address": dex.v4_manager, "start_block": 0, "quoter": dex.v4_quoter},
         ],
     }
+    if solidly is not None:
+        own["factories"].append({"protocol": "solidly", "address": solidly.factory, "start_block": 0})
     return {name: own | more}
 
 
 async def fuzz(
-    make_settings: Any, name: str, seed: int, steps: int, *, quotes: int = 2, late_pools: bool = True
+    make_settings: Any, name: str, seed: int, steps: int, *, quotes: int = 2, late_pools: bool = True,
+    with_solidly: bool = True,
 ) -> FuzzReport:
-    """Run one seed. ``make_settings(chains)`` gives Settings; the topics must exist. Needs npm once."""
+    """Run one seed. ``make_settings(chains)`` gives Settings; the topics must exist. Needs npm once.
+
+    ``with_solidly``: Solidly's two curves too, which are compiled the first time.
+    """
     report = FuzzReport(seed)
     began = time.monotonic()
     with Evm() as evm:
         dex = Dex(evm)
-        traffic = Traffic(evm, dex, seed)
+        solidly = Solidly(evm, dex) if with_solidly else None
+        traffic = Traffic(evm, dex, seed, solidly=solidly)
         traffic.start()
-        settings: Settings = make_settings(chain_settings(evm, dex, name))
+        settings: Settings = make_settings(chain_settings(evm, dex, name, solidly))
         collector = ChainCollector(settings, name)
         stop = asyncio.Event()
         running = asyncio.create_task(collector.run(stop))
@@ -154,8 +163,8 @@ def _compare(
             mine = ours.pool.amount_in(i, 1 - i, amount) if exact_out else ours.pool.amount_out(i, 1 - i, amount)
         except PoolError:
             mine = None
-        if theirs is None and pool.kind == "v2":
-            continue  # the library refuses zero amounts, which the maths answers with zero
+        if theirs is None and pool.kind in ("v2", "solidly"):
+            continue  # V2's library refuses zero amounts, which the maths answers with zero; Solidly has no exact out
         if mine is None and theirs is not None and not exact_out:
             continue  # V3's quoter answers a partial fill with what it pays; the maths refuses
         report.quotes += 1
@@ -185,56 +194,18 @@ def _audit(settings: Settings, name: str, mirrored: dict[str, dict[str, int]], e
         report.difference(f"{retracts} retractions for {orphans} orphaned events")
 
 
-EventKey = tuple[str, int, str]
-"""(block hash, log index, pool)"""
-
-
 def fold(
     settings: Settings, name: str
 ) -> tuple[dict[str, dict[str, int] | None], Counter[EventKey], int, int]:
-    """Fold chain.pool as a reader without any knowledge of protocols would.
-
-    Gives (slots by pool; None: its creation was retracted), how often each event stands, deltas, retractions. Raises
-    ValueError where an index has a hole.
-    """
+    """Fold chain.pool to its end: (slots by pool, how often each event stands, deltas, retractions); see ChainFold."""
     tail = TailReader(settings, [CHAIN_POOL.name])
     messages = tail.read_to_end()
     tail.close()
     decode = codec("ChainPool").decode
-    states: dict[str, dict[str, int] | None] = {}
-    places: dict[str, tuple[int, int]] = {}
-    net: Counter[EventKey] = Counter()
-    deltas = retracts = 0
+    folded = ChainFold(name)
     for message in messages:
-        record = decode(message.value())
-        if record["chain"] != name:
-            continue
-        ident, kind = record["pool"], record["kind"]
-        slots = {n: _value(n, v) for n, v in zip(record["slots"], record["values"], strict=True)}
-        key = ("0x" + record["block_hash"].hex(), record["log_index"], ident)
-        if kind != "SNAPSHOT" and places.get(ident) != (record["epoch"], record["index"] - 1):
-            raise ValueError(f"pool {ident}: {record['epoch']}/{record['index']} after {places.get(ident)}")
-        places[ident] = (record["epoch"], record["index"])
-        state = states.get(ident)
-        if kind == "SNAPSHOT":
-            states[ident] = {n: v for n, v in slots.items() if v or not n.startswith("tick:")}
-            if record["event"] == "Created":
-                net[key] += 1
-            continue
-        if kind == "RETRACT":
-            retracts += 1
-            net[key] -= 1
-            if record["event"] == "Created":
-                states[ident] = None
-                continue
-        else:
-            deltas += 1
-            net[key] += 1
-        assert state is not None
-        state.update(slots)
-        for slot in [n for n, v in slots.items() if not v and n.startswith("tick:")]:
-            state.pop(slot, None)
-    return states, net, deltas, retracts
+        folded.pool(decode(message.value()))
+    return folded.states, folded.standing, folded.events, folded.retracts
 
 
 def blocks_of(settings: Settings, name: str) -> list[dict[str, Any]]:
@@ -252,10 +223,6 @@ def canonical_hashes(evm: Evm, net: Counter[EventKey]) -> set[str]:
     numbers = {h: b["number"] for h, b in zip(hashes, found, strict=True) if b is not None}
     canonical = evm.batch([("eth_getBlockByNumber", [n, False]) for n in numbers.values()])
     return {h for (h, _), b in zip(numbers.items(), canonical, strict=True) if b is not None and b["hash"] == h}
-
-
-def _value(name: str, raw: bytes) -> int:
-    return int.from_bytes(raw, "big", signed=not name.startswith("tick:"))
 
 
 def summary(report: FuzzReport) -> dict[str, Any]:

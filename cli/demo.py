@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.live import Live
 
 from cli.console import start_console
+from cli.demo_chain import DemoChain, start_chain
 from cli.proof import Proof, Truth
 from cli.screen import Sample, line, sample, screen
 from cli.stack import Child, Stack, StackError, free_port, private_broker
@@ -49,10 +50,12 @@ class Rooms:
         self.collectors: dict[str, Child] = {}
         self.last: dict[str, dict[str, float]] = {}
         self.console_url = ""
+        self.chain: DemoChain | None = None
 
     async def show_console(self, say: Say) -> None:
         """Start the page that people look at, over the collectors that run now, and say where it is."""
-        _, self.console_url = await start_console(self.stack, self.settings, tuple(self.metrics_urls.values()))
+        urls = [*self.metrics_urls.values(), *([self.chain.metrics_url] if self.chain else [])]
+        _, self.console_url = await start_console(self.stack, self.settings, tuple(urls))
         say(f"console {self.console_url}")
 
     async def collect(self, venue: str) -> None:
@@ -70,13 +73,16 @@ class Rooms:
                 self.last[venue] = await self.views.metrics(url)
         collected = {venue: self.last.get(venue, {}) for venue in self.metrics_urls}
         books = await self.views.books()
+        chain = await self.chain.look(self.views, books) if self.chain else None
         return sample(
-            collected, await self.views.metrics(), books, compared=proof.compared, mismatches=proof.mismatches
+            collected, await self.views.metrics(), books, compared=proof.compared, mismatches=proof.mismatches, chain=chain
         )
 
 
-async def run_demo(settings: Settings, duration_s: float, captures: Path | None, say: Say) -> int:
-    """Gives the exit code: 0 when every book was LIVE and equal to the venue's own, 1 otherwise."""
+async def run_demo(
+    settings: Settings, duration_s: float, captures: Path | None, say: Say, *, with_chain: bool = True
+) -> int:
+    """Gives the exit code: 0 when every book was LIVE and equal to the venue's or the chain's own, 1 otherwise."""
     shutil.rmtree(DEMO_DIR, ignore_errors=True)
     stop = stop_event()
     async with private_broker(settings, say, DEMO_DIR) as own:
@@ -106,8 +112,14 @@ async def run_demo(settings: Settings, duration_s: float, captures: Path | None,
                 say("starting collectors: " + ", ".join(truths))
                 for name in truths:
                     await rooms.collect(name)
-                await rooms.show_console(say)
                 expected = len(SYNTHETIC) * INSTRUMENTS_EACH + len(truths) - len(SYNTHETIC)
+                if with_chain:
+                    priced = truths[next(iter(SYNTHETIC))]
+                    rooms.chain = await start_chain(settings, stack, DEMO_DIR, priced, rooms.views, say)
+                if rooms.chain is not None:
+                    await rooms.chain.collect(tuned, stack, rooms.views)
+                    expected += rooms.chain.pools
+                await rooms.show_console(say)
                 proof = Proof(rooms.views, truths)
                 await _until_live(rooms, expected, stop)
                 await _show(rooms, proof, duration_s, stop, say)
@@ -215,6 +227,8 @@ async def _show(rooms: Rooms, proof: Proof, duration_s: float, stop: asyncio.Eve
         while not stop.is_set() and not (duration_s and time.monotonic() - started >= duration_s):
             rooms.stack.check()
             await proof.step(LINE_EVERY_S / 4)
+            if rooms.chain is not None:
+                await rooms.chain.proof.step()
             now = await rooms.look(proof)
             elapsed_s = time.monotonic() - started
             if display is not None:
@@ -227,14 +241,17 @@ async def _show(rooms: Rooms, proof: Proof, duration_s: float, stop: asyncio.Eve
 
 
 async def _conclude(rooms: Rooms, proof: Proof, expected: int, say: Say) -> int:
+    right = rooms.chain is None or await rooms.chain.conclude(rooms.views, say)
     say("comparing every book with the venue's own at the same sequence number")
     books = await rooms.views.books()
     seen = await proof.all_books(books)
+    if rooms.chain is not None:
+        seen += rooms.chain.proof.books_compared
     last = await rooms.look(proof)
     for text in proof.problems[:20]:
         say(text)
     mismatches = proof.mismatches + int((await rooms.views.metrics()).get("processor_keyframes_bad_total", 0))
-    updates = sum(v.book_events for v in last.venues.values())
+    updates = last.updates
     print(
         f"books={len(books)} updates={updates} compared={proof.compared} keyframes_ok={last.keyframes_ok} "
         f"not_compared={len(books) - seen} mismatches={mismatches}",
@@ -246,4 +263,4 @@ async def _conclude(rooms: Rooms, proof: Proof, expected: int, say: Say) -> int:
     complete = len(books) >= expected and seen == len(books)
     if not complete:
         say(f"error: {expected} books expected, {len(books)} mirrored, {seen} compared at the end")
-    return 0 if not mismatches and complete else 1
+    return 0 if not mismatches and complete and right else 1

@@ -14,6 +14,7 @@ import typer
 from cli import trade as trade_commands
 from cli.chain import chain_fuzz, chains, collect_chain, simulate_chain
 from cli.config_view import app as config_app
+from cli.demo_commands import demo, live
 from cli.doctor import doctor
 from cli.history import archive, asof, export
 from cli.logs import log_to_stderr
@@ -49,6 +50,8 @@ app.command("export")(export)
 app.command("quote")(quote_command)
 app.command("collect-chain")(collect_chain)
 app.command("chains")(chains)
+app.command("demo")(demo)
+app.command("live")(live)
 simulate_app.command("chain-fuzz")(chain_fuzz)
 simulate_app.command("chain")(simulate_chain)
 
@@ -308,51 +311,6 @@ def record(
     except CollectorError as error:
         raise fail(error, 3) from None
     print(f"{frames} messages written to {out}")
-
-
-@app.command()
-def demo(
-    config: Config = None,
-    duration: Annotated[float, typer.Option(envvar="DURATION", min=0, help="Seconds; 0: until Ctrl-C.")] = 0,
-    captures: Annotated[Path | None, typer.Option(envvar="CAPTURES", help="Folder with captures to play too.")] = None,
-) -> None:
-    """Run everything on this machine against simulated venues, and prove the mirror against their own books."""
-    from cli.demo import run_demo
-
-    log_to_stderr()
-    raise typer.Exit(_run_screen(lambda: run_demo(settings_of(config), duration, captures, say)))
-
-
-@app.command()
-def live(
-    venue: str,
-    symbols: Annotated[str, typer.Option(help="Comma-separated unified symbols; default: all that trade.")] = "",
-    config: Config = None,
-    duration: Annotated[float, typer.Option(envvar="DURATION", min=0, help="Seconds; 0: until Ctrl-C.")] = 0,
-) -> None:
-    """The same against a real venue's public endpoints; no keys are needed."""
-    from cli.demo import run_live
-
-    log_to_stderr()
-    raise typer.Exit(_run_screen(lambda: run_live(settings_of(config), venue, _split(symbols), duration, say)))
-
-
-def _run_screen(make: Any) -> int:
-    from bus.errors import BusError
-    from cli.stack import StackError
-    from cli.views import ViewError
-    from collectors.errors import UnknownVenue
-
-    try:
-        return asyncio.run(make())
-    except KeyboardInterrupt:
-        return 130
-    except BusError as error:
-        raise fail(error, 2) from None
-    except UnknownVenue as error:
-        raise fail(error, 64) from None
-    except (StackError, ViewError) as error:
-        raise fail(error, 1) from None
 
 
 def _split(text: str) -> list[str]:

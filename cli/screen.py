@@ -31,6 +31,39 @@ class VenueNumbers:
 
 
 @dataclass
+class ChainNumbers:
+    """One chain at a moment."""
+
+    name: str
+    head: int
+    blocks: int
+    events: int
+    reorgs: int
+    retracts: int
+    states: Counter[str]
+    compared: int
+    """Pools compared with the chain itself so far."""
+    mismatches: int
+    dead_letters: int
+    book_events: int
+
+    @classmethod
+    def of(
+        cls, name: str, m: dict[str, float], books: list[dict[str, Any]], *, compared: int, mismatches: int
+    ) -> ChainNumbers:
+        """From its collector's metrics and its books; the collector's own comparisons count too."""
+
+        def count(what: str) -> int:
+            return int(m.get(f"chain_{what}", 0))
+
+        return cls(
+            name, count("head_number"), count("blocks_total"), count("events_total"), count("reorgs_total"),
+            count("retracts_total"), Counter(b["state"] for b in books), compared + count("proofs_total"),
+            mismatches + count("mismatches_total"), count("dead_letters_total"), count("book_events_total"),
+        )  # fmt: skip
+
+
+@dataclass
 class Sample:
     """Everything that the screen shows, read at ``at_s`` (monotonic)."""
 
@@ -44,14 +77,20 @@ class Sample:
     books: list[dict[str, Any]]
     compared: int = 0
     """Books compared with the venue's truth so far."""
+    chain: ChainNumbers | None = None
 
     @property
     def states(self) -> Counter[str]:
         """Books by state over all venues."""
-        total: Counter[str] = Counter()
+        total: Counter[str] = Counter(self.chain.states if self.chain else ())
         for venue in self.venues.values():
             total += venue.states
         return total
+
+    @property
+    def updates(self) -> int:
+        """Book events of all venues and pools."""
+        return sum(v.book_events for v in self.venues.values()) + (self.chain.book_events if self.chain else 0)
 
 
 def rates(now: Sample, before: Sample | None) -> tuple[float, dict[str, float]]:
@@ -73,7 +112,14 @@ def line(now: Sample, before: Sample | None, elapsed_s: float) -> str:
     return (
         f"{elapsed_s:5.0f} s  books {sum(now.states.values())} ({states})  received {sum(received.values()):,.0f}/s  "
         f"applied {processed:,.0f}/s  lag {now.lag}  worst age {worst} ms  key frames {now.keyframes_ok}  "
-        f"compared {now.compared}  mismatches {now.mismatches}"
+        f"compared {now.compared}  mismatches {now.mismatches}" + (_chain_line(now.chain) if now.chain else "")
+    )
+
+
+def _chain_line(c: ChainNumbers) -> str:
+    return (
+        f"  chain: head {c.head}, {c.reorgs} reorgs, {c.events} pool events, {c.retracts} retracted, "
+        f"compared {c.compared}, mismatches {c.mismatches}"
     )
 
 
@@ -91,6 +137,9 @@ def screen(now: Sample, before: Sample | None, elapsed_s: float, links: dict[str
             name, states, f"{received[name]:,.0f}", f"{v.book_events:,}", str(v.gaps), str(v.resyncs), str(v.queue),
             str(v.worst_age_ms),
         )  # fmt: skip
+    parts = [venues]
+    if now.chain is not None:
+        parts.append(_chain_table(now.chain))
     best = Table(title="best bid and offer", expand=True)
     for name in ("venue", "symbol", "state"):
         best.add_column(name)
@@ -109,13 +158,26 @@ def screen(now: Sample, before: Sample | None, elapsed_s: float, links: dict[str
         f"compared with the venues' truth {now.compared}   {mismatches}   dead letters {now.dead_letters}"
     )
     where = "   ".join(f"{name} {url}" for name, url in links.items())
-    return Group(Panel(summary, title="venue-mirror"), venues, best, f"[dim]{where}   Ctrl-C stops[/]")
+    return Group(Panel(summary, title="venue-mirror"), *parts, best, f"[dim]{where}   Ctrl-C stops[/]")
+
+
+def _chain_table(c: ChainNumbers) -> Table:
+    table = Table(title="chains", expand=True)
+    for name in ("chain", "pools by state"):
+        table.add_column(name)
+    for name in ("head", "blocks", "pool events", "reorgs", "retracted", "compared", "mismatches"):
+        table.add_column(name, justify="right")
+    states = "  ".join(f"{state_text(state)} {count}" for state, count in sorted(c.states.items()))
+    numbers = (c.head, c.blocks, c.events, c.reorgs, c.retracts, c.compared, c.mismatches)
+    table.add_row(c.name, states, *(f"{n:,}" for n in numbers))
+    return table
 
 
 def featured(books: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A few books, spread over the venues."""
+    """A few books, spread over the venues; what most venues have comes first."""
     by_venue: dict[str, list[dict[str, Any]]] = {}
-    for b in sorted(books, key=lambda b: (b["venue"], b["symbol"])):
+    venues = Counter(b["symbol"] for b in books)
+    for b in sorted(books, key=lambda b: (b["venue"], -venues[b["symbol"]], b["symbol"])):
         by_venue.setdefault(b["venue"], []).append(b)
     share = max(1, FEATURED // max(1, len(by_venue)))
     return [b for group in by_venue.values() for b in group[:share]]
@@ -128,6 +190,7 @@ def sample(
     *,
     compared: int,
     mismatches: int,
+    chain: ChainNumbers | None = None,
 ) -> Sample:
     """Put the metrics pages and the list of books together."""
     venues: dict[str, VenueNumbers] = {}
@@ -146,9 +209,11 @@ def sample(
     letters = int(processed.get("processor_dead_letters_total", 0)) + sum(
         int(m.get("collector_dead_letters_total", 0)) for m in collected.values()
     )
+    if chain is not None:
+        mismatches, letters = mismatches + chain.mismatches, letters + chain.dead_letters
     return Sample(
         time.monotonic(), venues, int(processed.get("processor_events_total", 0)), int(processed.get("processor_lag", 0)),
-        int(processed.get("processor_keyframes_ok_total", 0)), mismatches + bad, letters, books, compared,
+        int(processed.get("processor_keyframes_ok_total", 0)), mismatches + bad, letters, books, compared, chain,
     )  # fmt: skip
 
 

@@ -35,9 +35,16 @@ class Views:
 
     async def get_url(self, url: str) -> Any:
         """The JSON of any address."""
+        return await self._ask("GET", url)
+
+    async def post_url(self, url: str) -> Any:
+        """The JSON that an address answers to a POST without a body."""
+        return await self._ask("POST", url)
+
+    async def _ask(self, method: str, url: str) -> Any:
         assert self._session is not None
         try:
-            async with self._session.get(url) as response:
+            async with self._session.request(method, url) as response:
                 if response.status != 200:
                     text = (await response.text())[:300]
                     raise ViewError(f"{url}: {response.status} {text}")

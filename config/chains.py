@@ -24,6 +24,13 @@ class FactorySettings(_Section):
     options: dict[str, int] = Field(default_factory=dict, description="of the protocol's file: fee_num, fee_den, …")
 
 
+class RouterSettings(_Section):
+    """A contract whose calls are read for the pending view."""
+
+    address: str = Field(pattern="^0x[0-9a-fA-F]{40}$")
+    factories: tuple[str, ...] = Field((), description="of the pools that it swaps through; empty: any")
+
+
 class TokenSettings(_Section):
     """One entry of the asset map: which asset a token is. Wrapped and bridged assets are others unless said here."""
 
@@ -51,4 +58,9 @@ class ChainSettings(_Section):
     batch_max: int = Field(100, ge=1, le=1000, description="calls in one request")
     range_max: int = Field(2000, ge=1, description="blocks in one request for logs; halved when refused")
     proof_calls: int = Field(50, ge=0, description="calls a head spent on comparing the mirror with the chain")
+    pending: bool = Field(False, description="follow pending transactions to the routers: chain.pending")
+    routers: tuple[RouterSettings, ...] = Field((), description="empty: the preset's")
+    pending_max: int = Field(20_000, ge=1, description="pending swaps watched at once")
+    pending_calls: int = Field(200, ge=1, description="pending swaps asked for at each head")
+    preconfirmed_ms: int = Field(0, ge=0, description="ask for the block in the making so often; 0: never")
     history_max: int = Field(4096, ge=64, description="headers remembered: the deepest reorg that is undone step by step")

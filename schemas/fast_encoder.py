@@ -20,10 +20,12 @@ RowEncoder = Callable[..., bytes]
 REFUSED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 FEW = 12
 """Numbers in an array up to which this is faster than the general writer in C."""
-RECUR = ("venue", "symbol")
+RECUR = ("venue", "symbol", "chain", "pool", "event")
 """Fields whose strings are encoded once and remembered."""
 REMEMBERED = 1 << 14
-OWN_NAMES = frozenset({"n", "type", "header", "general", "varint", "longs"})
+SHORT = 128
+"""Bytes of an encoded list of strings that is remembered."""
+OWN_NAMES = frozenset({"n", "type", "header", "general", "varint", "longs", "blob", "blobs"})
 """No field of a row may be called so: the generated lines use these names."""
 FINAL = [bytes([n]) if n < 128 else bytes([n & 127 | 128, n >> 7]) for n in range(1 << 14)]
 """The varint of each number below 2^14."""
@@ -102,6 +104,35 @@ class Texts(dict[str, bytes]):
 TEXTS = Texts()
 
 
+class TextLists(dict[tuple[str, ...], bytes]):
+    """Encoded lists of strings, of which short ones recur: the names of slots. Bounded as Texts is."""
+
+    def __missing__(self, texts: tuple[str, ...]) -> bytes:
+        parts = [text.encode() for text in texts]
+        body = b"".join([varint(len(part) << 1) + part for part in parts])
+        data = varint(len(texts) << 1) + body + b"\0" if texts else b"\0"
+        if len(data) <= SHORT:
+            if len(self) >= REMEMBERED:
+                self.clear()
+            self[texts] = data
+        return data
+
+
+TEXT_LISTS = TextLists()
+
+
+def blob(data: bytes) -> bytes:
+    """A bytes value. Raises TypeError for anything else."""
+    if type(data) is not bytes:
+        raise TypeError("for the general writer")
+    return FINAL[len(data) << 1] + data
+
+
+def blobs(values: list[bytes]) -> bytes:
+    """An array of bytes."""
+    return FINAL[len(values) << 1] + b"".join([blob(v) for v in values]) + b"\0" if values else b"\0"
+
+
 def fast_encoder(schema: dict[str, Any], header: bytes) -> Encoder | None:
     """The function that writes ``header`` and a record of this parsed schema; None: it has fields of other kinds."""
     names = [f"v{i}" for i in range(len(schema["fields"]))]
@@ -138,7 +169,8 @@ def _made(head: str, lines: list[str], scope: dict[str, Any]) -> Any:
 def _body_of(schema: dict[str, Any], header: bytes, names: list[str]) -> tuple[list[str], dict[str, Any]] | None:
     """The lines that return the record whose fields stand under these names, and what the lines use."""
     scope: dict[str, Any] = {
-        "varint": varint, "longs": longs, "FINAL": FINAL, "MORE": MORE, "HIGH": HIGH, "header": header, "TEXTS": TEXTS
+        "varint": varint, "longs": longs, "blob": blob, "blobs": blobs, "FINAL": FINAL, "MORE": MORE, "HIGH": HIGH,
+        "header": header, "TEXTS": TEXTS, "TEXT_LISTS": TEXT_LISTS,
     }  # fmt: skip
     arrays: list[str] = []
     lines: list[str] = []
@@ -171,8 +203,14 @@ def _lines_of(kind: Any, v: str, b: str, scope: dict[str, Any]) -> list[str] | N
             return [f"{b} = {v}.encode()", f"n = len({b}) << 1", f"{b} = (FINAL[n] if n < 16384 else varint(n)) + {b}"]
         case "boolean":
             return [f"{b} = b'\\1' if {v} else b'\\0'"]
+        case "bytes":
+            return [f"{b} = blob({v})"]
         case {"type": "array", "items": "long"}:
             return [f"{b} = longs({v})"]
+        case {"type": "array", "items": "string"}:
+            return [f"{b} = TEXT_LISTS[tuple({v})]"]
+        case {"type": "array", "items": "bytes"}:
+            return [f"{b} = blobs({v})"]
         case {"type": "enum", "symbols": symbols}:
             scope[f"enum_{b}"] = {name: varint(n << 1) for n, name in enumerate(symbols)}
             return [f"{b} = enum_{b}[{v}]"]

@@ -91,6 +91,7 @@ STRATEGY_STATE = Topic(
 )
 CHAIN_BLOCK = Topic("chain.block", "ChainBlock", "chain", partitions=1, retention_ms=24 * HOUR_MS)
 CHAIN_POOL = Topic("chain.pool", "ChainPool", "chain|pool", retention_ms=24 * HOUR_MS, extra=LARGE_RECORDS, grows=False)
+CHAIN_PENDING = Topic("chain.pending", "ChainPending", "chain|transaction hash", retention_ms=6 * HOUR_MS)
 DEAD_LETTER = Topic("dead.letter", "DeadLetter", "source topic", partitions=1, retention_ms=7 * 24 * HOUR_MS)
 
 TOPICS: dict[str, Topic] = {t.name: t for t in tuple(globals().values()) if isinstance(t, Topic)}

@@ -125,12 +125,13 @@ class Dex:
         self.evm.transact(pool, encode("initialize(uint160)", sqrt_price_x96))
         return pool
 
-    def v3_mint(self, a: Token, b: Token, fee: int, lower: int, upper: int, amount: int) -> Action:
-        """A new position with at most ``amount`` of each token."""
+    def v3_mint(
+        self, a: Token, b: Token, fee: int, lower: int, upper: int, amount: int, amount1: int | None = None
+    ) -> Action:
+        """A new position with at most ``amount`` of each token, or of token0 where ``amount1`` is given for the other."""
         x, y = ordered(a, b)
-        return self.v3_positions, encode(
-            MINT_V3, (x, y, fee, lower, upper, amount, amount, 0, 0, self.owner, FOREVER)
-        )
+        most1 = amount if amount1 is None else amount1
+        return self.v3_positions, encode(MINT_V3, (x, y, fee, lower, upper, amount, most1, 0, 0, self.owner, FOREVER))
 
     def v3_burn(self, position: int, liquidity: int) -> Action:
         """Take liquidity out of a position (0: collect what it has earned, a burn that changes nothing)."""

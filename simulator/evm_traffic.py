@@ -10,6 +10,7 @@ from typing import Any
 
 from simulator.evm import Evm, EvmError
 from simulator.evm_dex import V3_SPACING, Action, Dex, Token
+from simulator.evm_solidly import Solidly
 
 Q96 = 1 << 96
 
@@ -25,14 +26,22 @@ class TrafficPool:
     fee: int = 0
     spacing: int = 0
     key: tuple[Any, ...] = ()
+    centre: int = 0
+    """The tick around which its positions lie."""
+    stable: bool = False
+    """Solidly: which of the two curves."""
 
 
 class Traffic:
     """Acts on the chain. ``reorg_share`` of the steps replace up to ``reorg_depth`` blocks."""
 
-    def __init__(self, evm: Evm, dex: Dex, seed: int, *, reorg_share: float = 0.25, reorg_depth: int = 6) -> None:
+    def __init__(
+        self, evm: Evm, dex: Dex, seed: int, *, reorg_share: float = 0.25, reorg_depth: int = 6,
+        solidly: Solidly | None = None,
+    ) -> None:  # fmt: skip
         self.evm = evm
         self.dex = dex
+        self.solidly = solidly
         self.rng = random.Random(seed)  # noqa: S311 - a seed to repeat
         self.reorg_share = reorg_share
         self.reorg_depth = reorg_depth
@@ -49,6 +58,9 @@ class Traffic:
             self._create("v3", *pairs[n % 3], fee=list(V3_SPACING)[(n // 3 + 1) % 3])
         for n in range(v4):
             self._create("v4", *pairs[n % 3], fee=500 + n, spacing=10)
+        if self.solidly is not None:
+            self._create_solidly(*pairs[0], stable=False)
+            self._create_solidly(*pairs[2], stable=True)
 
     def step(self) -> None:
         """One action: a block with some transactions, or a reorganisation with others in its new branch."""
@@ -73,7 +85,7 @@ class Traffic:
     def action(self) -> list[Action]:
         """The transactions of one random change to one random pool; the chain may refuse them."""
         pool = self.rng.choice(self.pools)
-        return {"v2": self._v2, "v3": self._v3, "v4": self._v4}[pool.kind](pool)
+        return {"v2": self._v2, "v3": self._v3, "v4": self._v4, "solidly": self._solidly}[pool.kind](pool)
 
     def _size(self, low: int = 2, high: int = 20) -> int:
         return self.rng.randrange(1, 10 ** self.rng.randint(low, high))
@@ -110,6 +122,26 @@ class Traffic:
         amount = self._size(9, 22)
         return [self.dex.v4_modify(p.key, lower, upper, amount if roll < 0.85 else -amount)]
 
+    def _solidly(self, p: TrafficPool) -> list[Action]:
+        own = self.solidly
+        assert own is not None
+        a, b = self.rng.sample((p.a, p.b), 2)
+        roll = self.rng.random()
+        if roll < 0.6:
+            return [own.swap(a, b, self._size(), stable=p.stable)]
+        if roll < 0.75:
+            return own.donate(p.ident, a, self._size())
+        if roll < 0.92:
+            return [own.add(a, b, self._size(6), self._size(6), stable=p.stable)]
+        return [own.remove(a, b, self._size(6, 18), stable=p.stable)]
+
+    def _create_solidly(self, a: Token, b: Token, *, stable: bool) -> None:
+        assert self.solidly is not None
+        pool = TrafficPool("solidly", self.solidly.create(a, b, stable=stable), a, b, stable=stable)
+        amounts = [10 ** (t.decimals + self.rng.randint(1, 4)) for t in (a, b)]
+        self.evm.transact(*self.solidly.add(a, b, *amounts, stable=stable))
+        self.pools.append(pool)
+
     def _create(self, kind: str, a: Token, b: Token, fee: int = 0, spacing: int = 0) -> None:
         price = isqrt(Q96 * Q96 * self.rng.randrange(900, 1100) // 1000)
         if kind == "v2":
@@ -133,5 +165,3 @@ def pool_id_of(key: tuple[Any, ...]) -> str:
 
     types = ["address", "address", "uint24", "int24", "address"]
     return "0x" + bytes(Web3.keccak(Web3().codec.encode(types, list(key)))).hex()
-
-

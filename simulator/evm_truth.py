@@ -22,6 +22,7 @@ class Truth:
     def __init__(self, evm: Evm, dex: Dex) -> None:
         self.evm = evm
         self.dex = dex
+        self._factories: dict[str, str] = {}
 
     def state(self, pool: TrafficPool, block_hash: str) -> Slots:
         """The pool's slots, named as chain.pool names them."""
@@ -29,13 +30,21 @@ class Truth:
             (answer,) = self._calls([(pool.ident, encode("getReserves()"))], block_hash)
             reserve0, reserve1, _ = decode(["uint112", "uint112", "uint32"], answer)
             return {"reserve0": reserve0, "reserve1": reserve1}
+        if pool.kind == "solidly":
+            reserves, fee = self._calls(
+                [(pool.ident, encode("getReserves()")),
+                 (self._solidly_factory(pool), encode("getFee(address,bool)", pool.ident, pool.stable))],
+                block_hash,
+            )  # fmt: skip
+            reserve0, reserve1, _ = decode(["uint256", "uint256", "uint256"], reserves)
+            return {"reserve0": reserve0, "reserve1": reserve1, "fee": decode(["uint256"], fee)[0]}
         if pool.kind == "v3":
             spacing, at = V3_SPACING[pool.fee], pool.ident
             slot0, liquidity = self._calls([(at, encode("slot0()")), (at, encode("liquidity()"))], block_hash)
             price, tick, *_ = decode(["uint160", "int24", "uint16", "uint16", "uint16", "uint8", "bool"], slot0)
             out: Slots = {}
-            words = self._calls([(at, encode("tickBitmap(int16)", w)) for w in self._words(spacing)], block_hash)
-            ticks = self._ticks(words, spacing)
+            words = self._calls([(at, encode("tickBitmap(int16)", w)) for w in self._words(spacing, pool.centre)], block_hash)
+            ticks = self._ticks(words, spacing, pool.centre)
             net = self._calls([(at, encode("ticks(int24)", t)) for t in ticks], block_hash)
         else:
             spacing, at, raw = pool.spacing, self.dex.v4_view, bytes.fromhex(pool.ident[2:])
@@ -45,9 +54,9 @@ class Truth:
             price, tick, protocol_fee, fee = decode(["uint160", "int24", "uint24", "uint24"], slot0)
             out = {"protocol_fee": protocol_fee, "fee": fee}
             words = self._calls(
-                [(at, encode("getTickBitmap(bytes32,int16)", raw, w)) for w in self._words(spacing)], block_hash
+                [(at, encode("getTickBitmap(bytes32,int16)", raw, w)) for w in self._words(spacing, pool.centre)], block_hash
             )
-            ticks = self._ticks(words, spacing)
+            ticks = self._ticks(words, spacing, pool.centre)
             net = self._calls([(at, encode("getTickLiquidity(bytes32,int24)", raw, t)) for t in ticks], block_hash)
         out |= {"sqrt_price_x96": price, "tick": tick, "liquidity": decode(["uint128"], liquidity)[0]}
         for index, answer in zip(ticks, net, strict=True):
@@ -66,18 +75,29 @@ class Truth:
                 data = encode(f"{name}(uint256,address[])", amount, [x.address, y.address])
                 amounts = decode(["uint256[]"], self.evm.call(self.dex.v2_router, data, at))[0]
                 return amounts[0] if exact_out else amounts[-1]
+            if pool.kind == "solidly":
+                if exact_out:
+                    return None  # the contract has no such call
+                data = encode("getAmountOut(uint256,address)", amount, x.address)
+                return decode(["uint256"], self.evm.call(pool.ident, data, at))[0]
             if pool.kind == "v3":
                 return self.dex.v3_quote(x, y, pool.fee, amount, exact_out=exact_out, block=at)
             return self.dex.v4_quote(pool.key, zero_for_one, amount, exact_out=exact_out, block=at)
         except EvmError:
             return None
 
-    def _words(self, spacing: int) -> range:
-        return range(-WORD_REACH, WORD_REACH) if spacing < 200 else range(-2, 2)
+    def _solidly_factory(self, pool: TrafficPool) -> str:
+        if pool.ident not in self._factories:
+            self._factories[pool.ident] = self.evm.read(pool.ident, "factory()", ["address"]).lower()
+        return self._factories[pool.ident]
 
-    def _ticks(self, words: list[bytes], spacing: int) -> list[int]:
+    def _words(self, spacing: int, centre: int) -> range:
+        middle, reach = centre // spacing // 256, WORD_REACH if spacing < 200 else 2
+        return range(middle - reach, middle + reach)
+
+    def _ticks(self, words: list[bytes], spacing: int, centre: int) -> list[int]:
         out: list[int] = []
-        for position, answer in zip(self._words(spacing), words, strict=True):
+        for position, answer in zip(self._words(spacing, centre), words, strict=True):
             bitmap = int.from_bytes(answer, "big")
             out += [(position * 256 + bit) * spacing for bit in range(256) if bitmap >> bit & 1]
         return out

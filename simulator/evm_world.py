@@ -6,17 +6,24 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from simulator.evm import Evm
+from simulator.evm_answers import Answers
 from simulator.evm_dex import Dex
+from simulator.evm_market import Market
 from simulator.evm_traffic import Traffic
+from simulator.evm_truth import Truth
+
+REORG_DEPTH = 3
 
 
-def toml_of(name: str, evm: Evm, dex: Dex, traffic: Traffic, block_time_ms: int) -> str:
-    """The ``[chains.NAME]`` section that mirrors this chain; its tokens are in the asset map."""
+def toml_of(name: str, evm: Evm, dex: Dex, assets: Mapping[str, tuple[str, int]], quotes: list[str], block_time_ms: int) -> str:
+    """The ``[chains.NAME]`` section that mirrors this chain; ``assets`` (by address: asset, decimals) is its asset map."""
     lines = [
         f"[chains.{name}]",
         f'http_urls = ["{evm.http_url}"]',
@@ -24,13 +31,10 @@ def toml_of(name: str, evm: Evm, dex: Dex, traffic: Traffic, block_time_ms: int)
         f"block_time_ms = {block_time_ms}",
         'finality = "depth"',
         "final_depth = 32",
-        'quotes = ["USDC", "DAI"]',
+        f"quotes = {json.dumps(quotes)}",
         "",
         f"[chains.{name}.tokens]",
-        *(
-            f'"{t.address}" = {{ asset = "{t.symbol}", decimals = {t.decimals} }}'
-            for t in {t.address: t for p in traffic.pools for t in (p.a, p.b)}.values()
-        ),
+        *(f'"{at}" = {{ asset = "{asset}", decimals = {decimals} }}' for at, (asset, decimals) in assets.items()),
     ]
     for protocol, address, quoter in (
         ("uniswap-v2", dex.v2_factory, ""),
@@ -44,19 +48,38 @@ def toml_of(name: str, evm: Evm, dex: Dex, traffic: Traffic, block_time_ms: int)
 
 
 class World:
-    """Starts the chain and lets it live. Use as a context manager; ``live`` steps until it is cancelled."""
+    """Starts the chain and lets it live. Use as a context manager; ``live`` steps until it is cancelled.
 
-    def __init__(self, *, seed: int = 1, block_time_ms: int = 1000, reorg_share: float = 0.1) -> None:
+    With ``prices`` (asset → its worth in USDT) the pools quote those assets at those prices, and the asset map calls the
+    wrapped tokens by them; without, amounts are of any size.
+    """
+
+    def __init__(
+        self, *, seed: int = 1, block_time_ms: int = 1000, reorg_share: float = 0.1,
+        prices: Mapping[str, Decimal] | None = None,
+    ) -> None:  # fmt: skip
         self.block_time_ms = block_time_ms
         self.evm = Evm()
+        self.calm = False
+        self.busy = asyncio.Lock()
+        """Held while a block is made."""
         self._seed = seed
         self._reorg_share = reorg_share
+        self._prices = prices or {}
 
     def __enter__(self) -> World:
         self.evm.start()
         self.dex = Dex(self.evm)
-        self.traffic = Traffic(self.evm, self.dex, self._seed, reorg_share=self._reorg_share, reorg_depth=3)
-        self.traffic.start(3, 3, 2)
+        if self._prices:
+            self.traffic: Traffic = Market(
+                self.evm, self.dex, self._seed, self._prices, reorg_share=self._reorg_share, reorg_depth=REORG_DEPTH
+            )
+            self.traffic.start(2, 4, 2)
+        else:
+            self.traffic = Traffic(
+                self.evm, self.dex, self._seed, reorg_share=self._reorg_share, reorg_depth=REORG_DEPTH
+            )
+            self.traffic.start(3, 3, 2)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,17 +87,31 @@ class World:
 
     def toml(self, name: str) -> str:
         """See ``toml_of``."""
-        return toml_of(name, self.evm, self.dex, self.traffic, self.block_time_ms)
+        tokens = {t.address: t for p in self.traffic.pools for t in (p.a, p.b)}.values()
+        names = self.traffic.assets if isinstance(self.traffic, Market) else {}
+        assets = {t.address: (names.get(t.address, t.symbol), t.decimals) for t in tokens}
+        return toml_of(name, self.evm, self.dex, assets, ["USDT"] if names else ["USDC", "DAI"], self.block_time_ms)
+
+    def answers(self) -> Answers:
+        """The server of the truth; not started."""
+
+        def be_calm() -> None:
+            self.calm = True
+
+        return Answers(self.evm, Truth(self.evm, self.dex), self.traffic.pools, self.busy, be_calm)
 
     async def live(self) -> None:
         """One step each block time, until cancelled."""
         while True:
-            await asyncio.to_thread(self.traffic.step)
-            await asyncio.sleep(self.block_time_ms / 1000)
+            began_s = time.monotonic()
+            async with self.busy:
+                await asyncio.to_thread(self.evm.mine if self.calm else self.traffic.step)
+            await asyncio.sleep(max(0.01, self.block_time_ms / 1000 - (time.monotonic() - began_s)))
 
 
 def run_world(
     name: str, config_out: Path | None, *, seed: int, block_time_ms: int, reorg_share: float,
+    prices: Mapping[str, Decimal] | None = None,
     say: Callable[[str], Any] = lambda text: print(text, file=sys.stderr, flush=True),
 ) -> None:  # fmt: skip
     """Live until SIGTERM or SIGINT; writes the settings that mirror it, prints one JSON line. Raises NpmError, EvmError."""
@@ -83,14 +120,24 @@ def run_world(
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        with World(seed=seed, block_time_ms=block_time_ms, reorg_share=reorg_share) as world:
-            if config_out is not None:
-                config_out.write_text(world.toml(name), "utf-8")
-                say(f"mirror it: venue-mirror collect-chain {name} --config {config_out}")
-            print(json.dumps({"http_url": world.evm.http_url, "ws_url": world.evm.ws_url, "pools": len(world.traffic.pools)}),
-                  flush=True)  # fmt: skip
+        with World(seed=seed, block_time_ms=block_time_ms, reorg_share=reorg_share, prices=prices) as world:
+            answers = world.answers()
+            truth_url = await answers.start()
             living = asyncio.create_task(world.live())
-            await stop.wait()
-            living.cancel()
+            stopped = asyncio.create_task(stop.wait())
+            try:
+                if config_out is not None:
+                    config_out.write_text(world.toml(name), "utf-8")
+                    say(f"mirror it: venue-mirror collect-chain {name} --config {config_out}")
+                print(json.dumps({"http_url": world.evm.http_url, "ws_url": world.evm.ws_url,
+                                  "pools": len(world.traffic.pools), "truth": truth_url}), flush=True)  # fmt: skip
+                await asyncio.wait([living, stopped], return_when=asyncio.FIRST_COMPLETED)
+                if living.done():
+                    living.result()
+            finally:
+                for task in (living, stopped):
+                    task.cancel()
+                async with world.busy:  # a block that is being made ends before its chain does
+                    await answers.stop()
 
     asyncio.run(run())

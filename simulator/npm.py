@@ -33,13 +33,21 @@ class NpmError(Exception):
     """npm is not here, or could not fetch; the text says what to do."""
 
 
+def is_cached(packages: tuple[str, ...] = EVM_PACKAGES) -> bool:
+    """Whether these packages were fetched before."""
+    return (_folder(packages) / "node_modules").is_dir()
+
+
+def _folder(packages: tuple[str, ...]) -> Path:
+    return cache_dir() / f"npm-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:12]}"
+
+
 def node_modules(packages: tuple[str, ...] = EVM_PACKAGES) -> Path:
     """The ``node_modules`` folder that holds these packages; fetched where it is not cached. Blocks; raises NpmError.
 
     No script of a package is run.
     """
-    name = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:12]
-    folder = cache_dir() / f"npm-{name}"
+    folder = _folder(packages)
     if (folder / "node_modules").is_dir():
         return folder / "node_modules"
     npm = shutil.which("npm")

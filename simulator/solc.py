@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -50,5 +51,8 @@ def compiled(modules: Path, root: Path, entries: list[str], cache: Path) -> dict
     for entry in entries:
         name = Path(entry).stem
         code = output["contracts"][entry][name]["evm"]["bytecode"]["object"]
-        names[name].write_text(json.dumps({"bytecode": code}), "utf-8")
+        # Renamed when complete: two processes may compile at the same time.
+        partial = names[name].with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps({"bytecode": code}), "utf-8")
+        partial.rename(names[name])
     return names

@@ -19,6 +19,7 @@ from collectors.dex.follower import Follower
 from collectors.dex.heads import Heads
 from collectors.dex.metrics import ChainCounts, ChainMetrics
 from collectors.dex.nodes import Node, Nodes
+from collectors.dex.pending_feed import PendingFeed
 from collectors.dex.presets import PRESETS, protocols_of, with_preset
 from collectors.dex.publisher import ChainPublisher
 from collectors.dex.recovery import recover
@@ -63,6 +64,9 @@ class ChainCollector:
         self.protocols = protocols_of(name, self.own)
         self.follower = Follower(self.own, self.protocols, self.nodes, self.publisher, self.tokens, self.counts)
         self.heads = Heads(self.own.ws_urls, self.nodes, self.counts, self.own.block_time_ms / 1000)
+        self.pending: PendingFeed | None = None
+        if self.own.pending:
+            self.pending = PendingFeed(self.own, self.nodes, self.follower, self.publisher, self.counts)
         self.metrics = ChainMetrics(
             name, self.counts,
             {
@@ -72,6 +76,7 @@ class ChainCollector:
                 "final_number": ("Highest block announced as FINAL", lambda: self.follower.chain.final),
                 "websockets": ("Open websockets", lambda: self.heads.open),
                 "producer_queue": ("Records waiting for Kafka", lambda: len(self.producer)),
+                "pending_watched": ("Pending swaps watched", lambda: len(self.pending.pool.watched) if self.pending else 0),
                 "failed_deliveries": ("Records that Kafka did not take", lambda: self.producer.failed),
             },
         )  # fmt: skip
@@ -91,6 +96,7 @@ class ChainCollector:
                 tasks = [asyncio.create_task(self._poll(), name="producer")]
                 main = asyncio.create_task(self._main(), name="chain")
                 tasks += [main, asyncio.create_task(self._tick(), name="timer"), *self.heads.tasks()]
+                tasks += self.pending.tasks() if self.pending else []
                 done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
                 stopped.cancel()
                 for task in done:
@@ -128,6 +134,8 @@ class ChainCollector:
                 continue
             try:
                 if await self.follower.follow(head):
+                    if self.pending is not None:
+                        await self.pending.at_head()
                     await self.follower.after()
                 tries.clear()
             except ChainError as error:

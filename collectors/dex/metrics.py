@@ -44,6 +44,12 @@ class ChainCounts:
     proofs: int = _counter("Pools compared with the chain")
     proof_quotes: int = _counter("Quotes compared with the chain's own answer")
     mismatches: int = _counter("Comparisons in which the mirror and the chain differed")
+    pending_seen: int = _counter("Pending transactions heard of")
+    pending_swaps: int = _counter("Pending transactions to known routers that mean to swap")
+    pending_unreadable: int = _counter("Calls to known routers whose arguments could not be read")
+    pending_forgotten: int = _counter("Pending swaps no longer watched because too many are pending")
+    pending_unasked: int = _counter("Pending transactions whose bodies were not asked for because too many came at once")
+    pending_unwritten: int = _counter("Records of chain.pending not written because Kafka was behind")
     waits: int = _counter("Times that the chain had to wait for Kafka")
 
 

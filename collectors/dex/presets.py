@@ -13,7 +13,7 @@ from collectors.dex.solidly import Solidly
 from collectors.dex.uniswap_v2 import UniswapV2
 from collectors.dex.uniswap_v3 import UniswapV3
 from collectors.dex.uniswap_v4 import UniswapV4
-from config.chains import ChainSettings, FactorySettings, TokenSettings
+from config.chains import ChainSettings, FactorySettings, RouterSettings, TokenSettings
 
 PROTOCOLS: dict[str, type[Protocol]] = {p.name: p for p in (UniswapV2, UniswapV3, UniswapV4, Solidly)}
 USD = ("USDC", "USDT", "DAI")
@@ -33,6 +33,8 @@ class ChainPreset:
     factories: tuple[FactorySettings, ...] = ()
     quotes: tuple[str, ...] = USD
     finality: str = "tags"
+    routers: tuple[str, ...] = ()
+    """Contracts whose calls the pending view reads."""
 
 
 def _factory(protocol: str, address: str, venue: str = "", **options: int) -> FactorySettings:
@@ -56,6 +58,13 @@ PRESETS: dict[str, ChainPreset] = {
             _factory("uniswap-v2", "0xc0aee478e3658e2610c5f7a4a2e1777ce9e4f2ac", "sushiswap-v2-ethereum"),
             _factory("uniswap-v3", "0x1f98431c8ad98523631ae4a59f267346ea31f984"),
             _factory("uniswap-v4", "0x000000000004444c5dc75cb358380d2e3de08a90"),
+        ),
+        routers=(
+            "0x7a250d5630b4cf539739df2c5dacb4c659f2488d",  # Uniswap V2Router02
+            "0xd9e1ce17f2641f24ae83637ab66a2cca9c378b9f",  # SushiSwap's
+            "0xe592427a0aece92de3edee1f18e0157c05861564",  # Uniswap SwapRouter
+            "0x68b3465833fb72a70ecdf485e0e4c7bd8665fc45",  # SwapRouter02
+            "0x66a9893cc07d91d95644aedd05d03f95e1dba8af",  # UniversalRouter
         ),
     ),
     "bnb": ChainPreset(
@@ -141,6 +150,7 @@ def with_preset(name: str, own: ChainSettings) -> tuple[ChainSettings, ChainPres
             "factories": own.factories or preset.factories,
             "tokens": known | {a.lower(): t for a, t in own.tokens.items()},
             "quotes": own.quotes or preset.quotes,
+            "routers": own.routers or tuple(RouterSettings.model_validate({"address": a}) for a in preset.routers),
         }
     )
     return filled, preset

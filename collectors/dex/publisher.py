@@ -16,10 +16,12 @@ from collectors.dex.metrics import ChainCounts
 from collectors.dex.mirror import Emission, MirrorBlock
 from collectors.dex.protocol import fixed_lines
 from schemas.codec import codec
-from schemas.topics import BOOK, CHAIN_BLOCK, CHAIN_POOL, DEAD_LETTER, INSTRUMENT, STATUS, market_key
+from schemas.topics import BOOK, CHAIN_BLOCK, CHAIN_PENDING, CHAIN_POOL, DEAD_LETTER, INSTRUMENT, STATUS, market_key
 
 WORD = 1 << 256
 PAYLOAD_MAX = 65_536
+HASHES = 1024
+"""Hashes remembered as bytes."""
 
 
 class ChainPublisher:
@@ -33,10 +35,12 @@ class ChainPublisher:
         """When the block that is written now was heard of."""
         self._producer = producer
         self._limit = limit
+        self._hashes: dict[str, bytes] = {}
         self._encode_pool = codec("ChainPool").encode
         self._encode_block = codec("ChainBlock").encode
         self._encode_book = codec("BookEvent").encode
         self._encode_status = codec("BookStatus").encode
+        self._encode_pending = codec("ChainPending").encode
 
     async def room(self) -> None:
         """Wait until Kafka has taken enough that a whole block can be queued."""
@@ -57,8 +61,8 @@ class ChainPublisher:
             "index": pool.index,
             "event": emission.event,
             "block_number": emission.block_number,
-            "block_hash": bytes.fromhex(emission.block_hash[2:]),
-            "tx_hash": bytes.fromhex(emission.tx_hash[2:]),
+            "block_hash": self._raw(emission.block_hash),
+            "tx_hash": self._raw(emission.tx_hash),
             "log_index": emission.log_index,
             "slots": list(slots),
             "values": [(v % WORD).to_bytes(32, "big") for v in slots.values()],
@@ -70,6 +74,14 @@ class ChainPublisher:
         else:
             self.counts.events += 1
         self._put(CHAIN_POOL.name, f"{self.chain}|{pool.ident}", self._encode_pool(record))
+
+    def _raw(self, text: str) -> bytes:
+        """A hash's bytes; a block's and a transaction's come many times in a row."""
+        if (raw := self._hashes.get(text)) is None:
+            if len(self._hashes) >= HASHES:
+                self._hashes.clear()
+            raw = self._hashes[text] = bytes.fromhex(text[2:])
+        return raw
 
     def block(self, kind: str, block: MirrorBlock, events: int) -> None:
         """One record of chain.block."""
@@ -86,6 +98,14 @@ class ChainPublisher:
             "ts_received_ns": self.received_ns,
         }
         self._put(CHAIN_BLOCK.name, self.chain, self._encode_block(record))
+
+    def pending(self, record: dict[str, Any]) -> None:
+        """One record of chain.pending; dropped where Kafka is behind, and counted: it is worth nothing when it is late."""
+        key = f"{self.chain}|0x{record['tx_hash'].hex()}"
+        try:
+            self._producer.send(CHAIN_PENDING.name, key, self._encode_pending({"chain": self.chain, **record}))
+        except QueueFull:
+            self.counts.pending_unwritten += 1
 
     def book(self, record: dict[str, Any]) -> None:
         """One record of market.book."""
