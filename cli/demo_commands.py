@@ -21,7 +21,8 @@ def demo(
 ) -> None:
     """Run everything on this machine against simulated venues and a chain, and prove the mirror against their own books."""
     from cli.demo import run_demo
-    from cli.main import log_to_stderr, say, settings_of
+    from cli.logs import log_to_stderr
+    from cli.main import say, settings_of
 
     log_to_stderr()
     raise typer.Exit(_run_screen(lambda: run_demo(settings_of(config), duration, captures, say, with_chain=chain)))
@@ -35,7 +36,8 @@ def live(
 ) -> None:
     """The same against a real venue's public endpoints; no keys are needed."""
     from cli.demo import run_live
-    from cli.main import log_to_stderr, say, settings_of
+    from cli.logs import log_to_stderr
+    from cli.main import say, settings_of
 
     log_to_stderr()
     wanted = [part.strip() for part in symbols.split(",") if part.strip()]
