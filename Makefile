@@ -84,6 +84,9 @@ soak: setup ## Memory, lag and mismatches at a steady rate, sampled, judged and 
 fuzz: setup ## Fuzz the parsers, the codec and the nodes' answers (SECONDS=600; ARGS="--save": keep what is found)
 	@$(BIN)/python -m tests.fuzz.run --seconds $(if $(filter command line,$(origin SECONDS)),$(SECONDS),60) $(ARGS)
 
+drill-kill: setup ## Kill switch from the command to the venue's 'no open orders', fills racing, calls failing (ARGS="--orders 100")
+	@$(BIN)/python -m tests.chaos.kill_drill $(ARGS)
+
 lock: ## Lock the dependencies again (needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header -o requirements.lock

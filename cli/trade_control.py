@@ -155,6 +155,50 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
         table(title, rows)
 
 
+def recon(
+    venue: Annotated[str, typer.Argument(help="A venue, or one account (venue:name).")],
+    accounts: Annotated[Path, typer.Argument(help="The accounts' TOML file, for how they are reached.")],
+    config: Config = None,
+    live: Annotated[bool, typer.Option("--live", help="Ask the real venue; only questions are asked.")] = False,
+    arm: Annotated[Path | None, typer.Option(help="As for execute.")] = None,
+) -> None:
+    """Ask the venue for balances, positions, open orders and recent fills: each difference is a line. Exit code 1 on any."""
+    from bus.errors import BusError
+    from cli.trade_recon import reconcile
+    from execution.errors import ExecutionError, VenueError
+
+    try:
+        found = reconcile(settings_of(config), venue, accounts, live=live, arm=arm)
+    except (BusError, VenueError) as error:
+        raise fail(error, 2) from None
+    except ExecutionError as error:
+        raise fail(error, 64) from None
+    print("\n".join(found) if found else f"{venue}: no difference")
+    raise typer.Exit(1 if found else 0)
+
+
+def calibrate(
+    venue: str,
+    symbol: str,
+    config: Config = None,
+    capture: Annotated[list[Path] | None, typer.Option(help="Captures to read; default: the recorded topics.")] = None,
+    bucket_ticks: Annotated[int, typer.Option(min=1, help="Distance step of the fit, in ticks.")] = 1,
+    window_s: Annotated[int, typer.Option(min=10, help="So much of the end is fitted.")] = 3600,
+) -> None:
+    """A, k and sigma for market making from recorded trades and books, and measured delays, as TOML that `trade` takes."""
+    from bus.errors import BusError
+    from cli.trade_backtest import BacktestError
+    from cli.trade_calibrate import CalibrationError
+    from cli.trade_calibrate import calibrate as fit
+
+    try:
+        print(fit(settings_of(config), venue, symbol, capture or [], bucket_ticks=bucket_ticks, window_s=window_s))
+    except BusError as error:
+        raise fail(error, 2) from None
+    except (CalibrationError, BacktestError) as error:
+        raise fail(error, 64) from None
+
+
 def who() -> str:
     """The person at the keyboard, as far as the machine knows."""
     import getpass
@@ -165,4 +209,4 @@ def who() -> str:
         return "unknown"
 
 
-COMMANDS = (kill, resume, status)
+COMMANDS = (kill, resume, status, recon, calibrate)

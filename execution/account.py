@@ -103,6 +103,9 @@ class VenueAccount(ABC):
     async def start(self) -> None:  # noqa: B027 - not every venue needs it
         """Make ready; raises AccountError."""
 
+    async def connect(self) -> None:  # noqa: B027 - not every venue needs it
+        """Make ready for questions alone; raises AccountError."""
+
     async def close(self) -> None:  # noqa: B027 - not every venue needs it
         """Leave. Open orders stay as they are: cancelling them is the gateway's part."""
 
@@ -129,6 +132,10 @@ class VenueAccount(ABC):
     @abstractmethod
     async def balances(self) -> dict[str, Amounts]:
         """By asset."""
+
+    async def positions(self) -> dict[str, tuple[int, int]]:
+        """Of derivatives: symbol → (signed size, exponent); none where the account only holds assets."""
+        return {}
 
     @abstractmethod
     def events(self) -> AsyncIterator[OrderReport | FillReport | None]:

@@ -141,7 +141,7 @@ class CcxtAccount(VenueAccount):
             armed(o)
         return exchange
 
-    async def start(self) -> None:
+    async def connect(self) -> None:
         to_venue(order_id_of("0" * 24), self.capabilities)
         try:
             await self._exchange.load_markets()
@@ -149,6 +149,9 @@ class CcxtAccount(VenueAccount):
         except ccxt.BaseError as error:
             await self._exchange.close()
             raise AccountError(f"{self.account}: {type(error).__name__}: {str(error)[:300]}") from error
+
+    async def start(self) -> None:
+        await self.connect()
         watches = [self._watch(self._exchange.watch_orders, self._order_seen)]
         if self._exchange.has.get("watchMyTrades"):
             watches.append(self._watch(self._exchange.watch_my_trades, self._trade_seen))
@@ -229,6 +232,16 @@ class CcxtAccount(VenueAccount):
             f, fe = parse_decimal(str((answer.get("free") or {}).get(asset) or "0"))
             exponent = min(te, fe)
             out[asset] = Amounts(t * 10 ** (te - exponent), f * 10 ** (fe - exponent), exponent)
+        return out
+
+    async def positions(self) -> dict[str, tuple[int, int]]:
+        if self.options.default_type == "spot" or not self._exchange.has.get("fetchPositions"):
+            return {}
+        out: dict[str, tuple[int, int]] = {}
+        for row in await self._call(self._exchange.fetch_positions()):
+            size, exponent = parse_decimal(str(row.get("contracts") or "0"))
+            if size:
+                out[row["symbol"]] = (-size if row.get("side") == "short" else size, exponent)
         return out
 
     async def cancel_all(self, symbols: set[str]) -> None:
