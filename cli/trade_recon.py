@@ -25,15 +25,15 @@ SETTLING_NS = 10_000_000_000
 def reconcile(settings: Settings, venue: str, accounts: Path, *, live: bool, arm: Path | None) -> list[str]:
     """The differences of all accounts of a venue. Raises AccountError, VenueError, BusError."""
     config = load_config(accounts, live=live, arm_file=arm)
-    wanted = {name: c for name, c in config.accounts.items() if venue in (name, name.partition(":")[0]) and not c.paper}
+    wanted = {name: c for name, c in config.accounts.items() if venue in (name, name.partition(":")[0]) and c.adapter == "ccxt"}
     if not wanted:
-        raise AccountError(f"{accounts} has no account of {venue!r} with a venue to ask (paper has none)")
+        raise AccountError(f"{accounts} has no account of {venue!r} that is reached through ccxt")
 
     async def ask() -> list[str]:
         out: list[str] = []
         for name, own in wanted.items():
             books, terms = {}, _terms(settings)
-            account = account_of(name, own, books, terms, {}, "recon", live=live, arm_file=config.arm_file)
+            account = account_of(name, own, books, terms, {}, "recon", pools={}, live=live, arm_file=config.arm_file)
             await account.connect()
             try:
                 out += await differences(account, *_ours(settings, name, terms), time.time_ns())
