@@ -128,6 +128,7 @@ def _tuned(settings: Settings, options: ReplayOptions, venues: dict[str, Capture
             "data_dir": work / "faust",
             "bbo_every_event": True,
             "derived": (),
+            "silence_max_s": 3600.0,
             "lag_max_s": 3600.0,  # as fast as it can is no reason to distrust what it says
             "proofs": True,
         }

@@ -195,7 +195,12 @@ class Collector:
         log.info("%s: gave up partitions %s", self.name, sorted(partitions))
         for symbol, partition in self.partition_of.items():
             if partition in partitions:
-                self._drop(self.known[symbol]["native_id"])
+                native = self.known[symbol]["native_id"]
+                worker = self.pipeline.workers.get(native)
+                if worker is not None and worker.state not in ("HALTED", "DELISTED"):
+                    # Until another collector has taken it over, and if none does: nobody follows it.
+                    worker.refused("its collector has given it up")
+                self._drop(native)
         await asyncio.to_thread(self.producer.flush, 5)
 
     def on_fatal(self, error: Exception) -> None:

@@ -227,7 +227,7 @@ class BookWorker:
         self._end("DELISTED", reason)
 
     def refused(self, reason: str) -> None:
-        """The venue would not subscribe it."""
+        """Nobody follows it: the venue would not subscribe it, it is not selected, or it was given up."""
         self._end("SYNCING", reason)
 
     def fence(self, epoch: int) -> None:

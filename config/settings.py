@@ -130,6 +130,10 @@ class ProcessorSettings(_Section):
     lag_max_s: float = Field(
         2.0, gt=0, description="a partition whose newest processed event is older, with more waiting, is LAGGING"
     )
+    silence_max_s: float = Field(
+        90.0, gt=0,
+        description="a LIVE book of which no collector has said anything for longer is STALE; above collector.keyframe_max_s",
+    )
     derived: tuple[DerivedKind, ...] = Field(
         ("depth", "microstructure", "bar", "cross"), description="what to derive besides derived.bbo"
     )

@@ -169,6 +169,7 @@ class Processor:
         if not self.ready:
             return
         self.crosses.look_again()
+        self.books.look_for_silence()
         for partition in list(self.bars.by_partition):
             position = self.books.positions.get((TRADE.name, partition))
             waits = (TRADE.name, partition) in self.books.catch_up

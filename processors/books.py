@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ Position = tuple[str, int]
 Restore = Callable[[str], dict[str, Any] | None]
 """``restore(key)``: the BookCheckpoint of the table, if it has one."""
 TOPICS = (BOOK.name, STATUS.name)
+LOOK_S = 5.0
 
 
 class Books:
@@ -38,6 +40,8 @@ class Books:
         """The next offset to process, by topic and partition."""
         self.catch_up: dict[Position, int] = {}
         """Offsets that have to be reached before the books of a new assignment are what the log says."""
+        self._silent: set[str] = set()
+        self._looked_s = 0.0
         self.suspended = False
         """A rebalance is under way: nothing is read, and another process may be the owner already."""
         self.watch = Watch(settings.lag_max_s, self._on_lag)
@@ -55,6 +59,7 @@ class Books:
         book = books.get(key)
         if book is None and (record := self._restore(key)) is not None:
             book = self._add(partition, MirrorBook.restored(record))
+            book.heard_ms = int(time.time() * 1000)  # its silence counts from here
             self._counts.restored += 1
         return book
 
@@ -76,6 +81,7 @@ class Books:
             for key in self.by_partition.pop(partition, {}):
                 self.by_key.pop(key.encode(), None)
                 self._derived.forget(key)
+                self._silent.discard(key)
             self.dirty.pop(partition, None)
             for topic in TOPICS:
                 self.positions.pop((topic, partition), None)
@@ -104,7 +110,33 @@ class Books:
         if self.recovering(partition):
             return "RECOVERING"
         state = book.state
-        return "LAGGING" if state == "LIVE" and self.watch.lagging(partition) else state
+        if state != "LIVE":
+            return state
+        if self.watch.lagging(partition):
+            return "LAGGING"
+        return "STALE" if self.silent_s(book) else state
+
+    def silent_s(self, book: MirrorBook) -> float:
+        """Seconds since a collector wrote of this book, where they are too many; else 0.
+
+        A living collector repeats a quiet book at least each ``collector.keyframe_max_s``; a dead one cannot say so.
+        """
+        silence_s = time.time() - book.heard_ms / 1000
+        return silence_s if silence_s > self._settings.silence_max_s else 0.0
+
+    def look_for_silence(self) -> None:
+        """Say it of the books that have become silent; looks at all of them, each LOOK_S at most."""
+        if time.monotonic() - self._looked_s < LOOK_S:
+            return
+        self._looked_s = time.monotonic()
+        for partition, book in self.all():
+            silent = book.state == "LIVE" and bool(self.silent_s(book))
+            if silent and book.key not in self._silent and not self.recovering(partition):
+                self._silent.add(book.key)
+                self._derived.bbo(book, partition, self.state(book, partition))
+                self.on_touched(book, partition)
+            elif not silent:
+                self._silent.discard(book.key)
 
     def reason(self, book: MirrorBook, partition: int) -> str:
         """Why the book is shown in this state."""
@@ -113,7 +145,9 @@ class Books:
         if self.recovering(partition):
             return "this worker reads on from its checkpoint"
         if book.state == "LIVE":
-            return self.watch.lagging(partition)
+            if (lags := self.watch.lagging(partition)) or not (silent_s := self.silent_s(book)):
+                return lags
+            return f"no collector has said anything of it for {silent_s:.0f} s"
         return book.reason
 
     def say_again(self, partition: int) -> None:
@@ -172,6 +206,7 @@ class Books:
                 derived.dead_letter(topic, partition, offset, value, f"{type(error).__name__}: {error}")
                 continue
             key = book.key
+            book.heard_ms = record.timestamp
             if outcome is Outcome.APPLIED:
                 applied += 1
                 bids, asks = book.book.bids.order, book.book.asks.order

@@ -40,7 +40,7 @@ class MirrorBook:
     """A processor's book of one instrument."""
 
     __slots__ = (
-        "book", "epoch", "gap_reason", "index", "key", "offset", "status_epoch", "status_reason", "status_since_ns",
+        "book", "epoch", "gap_reason", "heard_ms", "index", "key", "offset", "status_epoch", "status_reason", "status_since_ns",
         "status_state", "symbol", "synced", "ts_received_ns", "ts_venue_us", "venue", "venue_seq",
     )  # fmt: skip
 
@@ -58,6 +58,8 @@ class MirrorBook:
         self.gap_reason = ""
         self.ts_venue_us = 0
         self.ts_received_ns = 0
+        self.heard_ms = 0
+        """When a collector last wrote of this book, by Kafka's time of the record."""
         self.status_state = "SYNCING"
         self.status_reason = "no status yet"
         self.status_epoch = -1
