@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-ProtocolName = Literal["uniswap-v2", "uniswap-v3", "uniswap-v4", "solidly"]
+ProtocolName = Literal["uniswap-v2", "uniswap-v3", "uniswap-v4", "solidly", "balancer-v2"]
 
 
 class _Section(BaseModel):
@@ -63,4 +63,5 @@ class ChainSettings(_Section):
     pending_max: int = Field(20_000, ge=1, description="pending swaps watched at once")
     pending_calls: int = Field(200, ge=1, description="pending swaps asked for at each head")
     preconfirmed_ms: int = Field(0, ge=0, description="ask for the block in the making so often; 0: never")
+    check_transfers: bool = Field(True, description="simulate a transfer of each token: fees and pauses halt its books")
     history_max: int = Field(4096, ge=64, description="headers remembered: the deepest reorg that is undone step by step")

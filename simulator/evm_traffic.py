@@ -138,7 +138,9 @@ class Traffic:
     def _create_solidly(self, a: Token, b: Token, *, stable: bool) -> None:
         assert self.solidly is not None
         pool = TrafficPool("solidly", self.solidly.create(a, b, stable=stable), a, b, stable=stable)
-        amounts = [10 ** (t.decimals + self.rng.randint(1, 4)) for t in (a, b)]
+        # A stable pool takes its first deposit only in equal parts.
+        parts = [self.rng.randint(1, 4)] * 2 if stable else [self.rng.randint(1, 4), self.rng.randint(1, 4)]
+        amounts = [10 ** (t.decimals + part) for t, part in zip((a, b), parts, strict=True)]
         self.evm.transact(*self.solidly.add(a, b, *amounts, stable=stable))
         self.pools.append(pool)
 

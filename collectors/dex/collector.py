@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -127,6 +128,8 @@ class ChainCollector:
 
     async def _main(self) -> None:
         await self._start()
+        with contextlib.suppress(ChainError):
+            await self.follower.after()
         tries: dict[str, int] = {}
         while True:
             head = await self.heads.next(self.own.block_time_ms / 1000)

@@ -12,18 +12,19 @@ import time
 from collections.abc import Iterable
 
 from collectors.dex.blocks import Header, Log
+from collectors.dex.books import PoolBooks
 from collectors.dex.chain import Chain
 from collectors.dex.discovery import Serials, created_before
 from collectors.dex.errors import BadAnswer, ChainError, DeepReorg
 from collectors.dex.metrics import ChainCounts
 from collectors.dex.mirror import Mirror, MirrorBlock, Outcome
 from collectors.dex.nodes import Nodes
-from collectors.dex.pool_book import PoolBook
 from collectors.dex.protocol import MirroredPool, Protocol, Slots
 from collectors.dex.publisher import ChainPublisher
 from collectors.dex.reading import Proof, read_pools
 from collectors.dex.recovery import Recovered
 from collectors.dex.tokens import Tokens
+from collectors.dex.transfers import Transfers
 from config.chains import ChainSettings
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ class Follower:
             wants=self._wants,
             history_max=settings.history_max,
         )
-        self.books: dict[str, PoolBook] = {}
+        self._transfers = Transfers(nodes, counts)
+        self.books = PoolBooks(publisher, tokens, settings.ladder_bps, self._transfers.reason)
         self.serials = Serials()
         self.stale = False
         self.idle = True
@@ -74,6 +76,8 @@ class Follower:
         self._changed: dict[str, MirroredPool] = {}
         """Pools whose books are not yet in step: kept when a head fails half-way."""
         self._last_changed: list[MirroredPool] = []
+        self._moving: set[str] = set()
+        """Pools that change by themselves."""
 
     # Starting.
 
@@ -82,7 +86,7 @@ class Follower:
         if recovered.blocks and recovered.cut:
             # A pool whose last record has expired would be missing in silence: every pool is read anew instead.
             log.warning("chain.pool no longer holds its beginning: all pools are read anew")
-            self.mirror.pools = dict(recovered.pools)
+            self.mirror.adopt(dict(recovered.pools))
             self.chain.final = self._safe = recovered.final
         elif recovered.blocks:
             try:
@@ -116,19 +120,18 @@ class Follower:
         self.mirror.blocks.append(block)
         self.publisher.received_ns = time.time_ns()
         for ident in [i for i in self.mirror.pools if i not in states]:
-            del self.mirror.pools[ident]
-            if (book := self.books.pop(ident, None)) is not None:
-                book.delist("the block that created it was replaced")
+            self.books.delist(self.mirror.pools.pop(ident), "the block that created it was replaced")
         for ident, slots in states.items():
             self.counts.snapshots += 1
             self.mirror.snapshot(pools[ident], slots, block)
             self.serials.note(pools[ident])
+            self._note_moving(pools[ident])
         self.publisher.block("COMPLETE", block, 0)
         await self._update_books([pools[i] for i in states], header)
 
     async def _resume(self, recovered: Recovered) -> None:
         mirror, chain = self.mirror, self.chain
-        mirror.pools = recovered.pools
+        mirror.adopt(recovered.pools)
         mirror.blocks.extend(recovered.blocks)
         chain.final = self._safe = recovered.final
         for block in sorted(recovered.open.values(), key=lambda b: b.number, reverse=True):
@@ -157,6 +160,9 @@ class Follower:
             mirror.apply(header, logs, block)
         for pool in mirror.pools.values():
             self.serials.note(pool)
+            self._note_moving(pool)
+            if pool.protocol.read_when_created and pool.snapshot_block < 0:
+                mirror.suspect.add(pool.ident)  # it was killed before it could be read
         assert chain.tip is not None
         await self._update_books(mirror.pools.values(), chain.tip)
 
@@ -207,6 +213,8 @@ class Follower:
                 changed.update(self._apply(header, logs).changed)
         tip = self.chain.tip
         assert tip is not None
+        self.mirror.suspect |= self._moving & self.mirror.pools.keys()
+        self.counts.rereads += len(self._moving)
         await self._read_suspects(tip, changed)
         await self._update_books([p for i, p in changed.items() if self.mirror.pools.get(i) is p], tip)
         changed.clear()
@@ -223,6 +231,9 @@ class Follower:
         if tip is None:
             return
         pools = [p for p in self._last_changed if self.mirror.pools.get(p.ident) is p]
+        if self.settings.check_transfers and (judged := await self._transfers.check(pools, tip)):
+            touched = [p for p in self.mirror.pools.values() if not judged.isdisjoint(p.token_names)]
+            await self.books.update(touched, tip, self.publisher.received_ns)
         differing = await self._proof.compare(pools, tip.hash)
         if differing:
             # Nodes look up a block's state by its number: an answer counts only while the block is the canonical one.
@@ -273,8 +284,9 @@ class Follower:
         for pool in outcome.created:
             self.counts.pools_created += 1
             self.serials.note(pool)
-            if pool.protocol.name == "solidly":
-                self.mirror.suspect.add(pool.ident)  # its fee is the factory's and in no event
+            if pool.protocol.read_when_created:
+                self.mirror.suspect.add(pool.ident)
+        self.counts.rereads += outcome.reread
         self.counts.serial_holes = self.serials.holes()
         return outcome
 
@@ -286,8 +298,7 @@ class Follower:
         self.counts.retracted_blocks += 1
         for pool in outcome.removed:
             self.serials.forget(pool)
-            if (book := self.books.pop(pool.ident, None)) is not None:
-                book.delist("the block that created it was replaced")
+            self.books.delist(pool, "the block that created it was replaced")
         await self.publisher.room()
         return outcome
 
@@ -305,18 +316,18 @@ class Follower:
             states = await self._read(suspects, tip)
         except ChainError:
             self.mirror.suspect.update(p.ident for p in suspects)
-            for pool in suspects:
-                if (book := self.books.get(pool.ident)) is not None:
-                    book.set_state("GAP", "its state could not be read")
+            for book in (b for pool in suspects for b in self.books.of(pool)):
+                book.set_state("GAP", "its state could not be read")
             raise
         for pool in suspects:
             if pool.ident not in states:
                 self.mirror.suspect.add(pool.ident)
-                if (book := self.books.get(pool.ident)) is not None:
+                for book in self.books.of(pool):
                     book.set_state("GAP", "its state could not be read")
                 continue
             self.counts.resyncs += 1
             self.mirror.snapshot(pool, states[pool.ident], self.mirror.blocks[-1])
+            self._note_moving(pool)
             changed[pool.ident] = pool
 
     async def _read(self, pools: list[MirroredPool], header: Header) -> dict[str, Slots]:
@@ -341,22 +352,14 @@ class Follower:
                 self.counts.finals += 1
 
     async def _update_books(self, pools: Iterable[MirroredPool], header: Header) -> None:
-        ts_ns = self.publisher.received_ns
-        self._last_changed = pools = list(pools)
-        for n, pool in enumerate(pools):
-            book = self.books.get(pool.ident)
-            if book is None:
-                book = self.books[pool.ident] = self._book(pool)
-                book.announce()
-            book.update(header, ts_ns)
-            if n % 64 == 63:
-                await self.publisher.room()
+        self._last_changed = list(pools)
+        await self.books.update(self._last_changed, header, self.publisher.received_ns)
 
-    def _book(self, pool: MirroredPool) -> PoolBook:
-        names = pool.fixed["token0"], pool.fixed["token1"]
-        base, _ = self.tokens.base_quote(*names)
-        pair = self.tokens[names[0]], self.tokens[names[1]]
-        return PoolBook(pool, pair, base, self.publisher, self.settings.ladder_bps)
+    def _note_moving(self, pool: MirroredPool) -> None:
+        if pool.protocol.moves(pool):
+            self._moving.add(pool.ident)
+        else:
+            self._moving.discard(pool.ident)
 
     def _fresh(self, tip: Header) -> None:
         self.stale = False
@@ -365,11 +368,11 @@ class Follower:
                 book.update(tip, self.publisher.received_ns)
 
     async def _load_tokens(self, pools: Iterable[MirroredPool], header: Header) -> None:
-        names = [p.fixed[t] for p in pools for t in ("token0", "token1")]
+        names = [name for p in pools for name in p.token_names]
         await self.tokens.load(self.nodes, names, header.hash)
 
     def _wants(self, pool: MirroredPool) -> bool:
-        names = pool.fixed["token0"], pool.fixed["token1"]
+        names = pool.token_names
         wanted = not self._only or pool.ident in self._only
         if self.settings.only_known_tokens:
             wanted = wanted and all(self.tokens.is_known(n) for n in names)

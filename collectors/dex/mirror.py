@@ -66,6 +66,8 @@ class Outcome:
     changed: dict[str, MirroredPool] = field(default_factory=dict[str, MirroredPool])
     created: list[MirroredPool] = field(default_factory=list[MirroredPool])
     removed: list[MirroredPool] = field(default_factory=list[MirroredPool])
+    reread: int = 0
+    """Events that did not say what they changed."""
 
 
 class Mirror:
@@ -92,8 +94,16 @@ class Mirror:
         self._emit = emit
         self._unreadable = unreadable
         self._wants = wants
+        self._aliases: dict[str, str] = {}
+        """Other addresses whose events speak of a pool."""
         self._creators = {(p.address, p.creation_topic): p for p in self.protocols}
-        self._shared = {p.address for p in self.protocols if p.shared}
+        self._factories = {p.address: p.shared for p in self.protocols}
+        """Whether all of a factory's pools speak from its own address."""
+
+    def adopt(self, pools: dict[str, MirroredPool]) -> None:
+        """Take these as all pools there are."""
+        self.pools = pools
+        self._aliases = {alias: i for i, p in pools.items() if (alias := p.protocol.alias(i))}
 
     def creations(self, logs: Iterable[Log]) -> list[MirroredPool]:
         """The pools that these logs would create, for looking up their tokens before; changes nothing."""
@@ -119,33 +129,50 @@ class Mirror:
             self.blocks.append(block)
         block.logs, block.complete = len(logs), True
         outcome = Outcome(block)
-        pools, shared = self.pools, self._shared
+        pools, factories, aliases = self.pools, self._factories, self._aliases
         for log in logs:
             if not log.topics:
                 continue
-            address, first = log.address, log.topics[0]
-            ident = log.topics[1] if address in shared and len(log.topics) > 1 else address
+            ident, first = log.address, log.topics[0]
             pool = pools.get(ident)
-            if pool is not None:
-                handler = pool.handlers.get(first)
-                if handler is None:
+            if pool is None:
+                # Most logs of a block speak of none of our pools, and go no further than here.
+                if (own := aliases.get(ident)) is not None:
+                    ident = own
+                elif ident in factories:
+                    ident = self._named(log)
+                else:
                     continue
-                if log.log_index in already:
-                    outcome.changed[ident] = pool
-                    continue
-                try:
-                    event, slots = handler(pool, log)
-                except (BadAnswer, ValueError, IndexError, TypeError) as error:
-                    self._unreadable(log, str(error))
-                    self.suspect.add(ident)
-                    continue
-                self._change(block, pool, event, log, slots)
+                pool = pools.get(ident)
+            if pool is None:
+                protocol = self._creators.get((log.address, first))
+                if protocol is not None and log.log_index not in already:
+                    self._create(outcome, protocol, log)
+                continue
+            handler = pool.handlers.get(first)
+            if handler is None:
+                continue
+            if already and log.log_index in already:
                 outcome.changed[ident] = pool
-            elif (protocol := self._creators.get((address, first))) is not None and log.log_index not in already:
-                self._create(outcome, protocol, log)
+                continue
+            try:
+                event, slots = handler(pool, log)
+            except (BadAnswer, ValueError, IndexError, TypeError) as error:
+                self._unreadable(log, str(error))
+                self.suspect.add(ident)
+                continue
+            self._change(block, pool, event, log, slots)
+            if first in pool.protocol.rereads:
+                self.suspect.add(ident)
+                outcome.reread += 1
+            outcome.changed[ident] = pool
         if already:
             block.changes.sort(key=lambda c: c.log_index)
         return outcome
+
+    def _named(self, log: Log) -> str:
+        """The pool that a factory's log speaks of, where the pools speak from there; else the factory."""
+        return log.topics[1] if self._factories[log.address] and len(log.topics) > 1 else log.address
 
     def _create(self, outcome: Outcome, protocol: Protocol, log: Log) -> None:
         try:
@@ -158,7 +185,7 @@ class Mirror:
         block = outcome.block
         pool.created = (block.number, log.log_index)
         pool.epoch, pool.index = time.time_ns() // 1000, 0
-        self.pools[pool.ident] = pool
+        self._add(pool)
         block.changes.append(Applied(pool, CREATED, log.transaction_hash or "", log.log_index, {}))
         outcome.created.append(pool)
         outcome.changed[pool.ident] = pool
@@ -167,9 +194,9 @@ class Mirror:
     def _change(self, block: MirrorBlock, pool: MirroredPool, event: str, log: Log, slots: Slots) -> None:
         before = set_slots(pool, slots)
         pool.index += 1
-        tx_hash = log.transaction_hash or ""
-        block.changes.append(Applied(pool, event, tx_hash, log.log_index, before))
-        self._tell(pool, "DELTA", event, block, tx_hash, log.log_index, slots)
+        tx_hash, log_index = log.transaction_hash or "", log.log_index
+        block.changes.append(Applied(pool, event, tx_hash, log_index, before))
+        self._tell(pool, "DELTA", event, block, tx_hash, log_index, slots)
 
     def undo(self, block: MirrorBlock | None = None) -> Outcome:
         """Undo the newest block (or an unfinished one above it), newest event first."""
@@ -202,9 +229,14 @@ class Mirror:
         set_slots(pool, stale | slots)
         pool.epoch, pool.index = max(time.time_ns() // 1000, pool.epoch + 1), 0
         pool.snapshot_block = block.number
-        self.pools[pool.ident] = pool
+        self._add(pool)
         self.suspect.discard(pool.ident)
         self._tell(pool, "SNAPSHOT", SNAPSHOT, block, "", -1, dict(pool.slots))
+
+    def _add(self, pool: MirroredPool) -> None:
+        self.pools[pool.ident] = pool
+        if alias := pool.protocol.alias(pool.ident):
+            self._aliases[alias] = pool.ident
 
     def _tell(
         self, pool: MirroredPool, kind: str, event: str, block: MirrorBlock, tx_hash: str, log_index: int, slots: Slots

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -220,8 +221,8 @@ class PendingFeed:
                     pair = (p.fixed["token0"], p.fixed["token1"], fee)
                     self._pools.setdefault(pair, []).append((p.protocol.address, p.ident))
         out: list[str] = []
-        for a, b, fee in zip(swap.tokens, swap.tokens[1:], swap.fees, strict=True):
-            low, high = sorted((a, b))
+        for hop, fee in zip(pairwise(swap.tokens), swap.fees, strict=True):
+            low, high = sorted(hop)
             found = self._pools.get((low, high, fee), [])
             out.append(next((ident for factory, ident in found if not factories or factory in factories), ""))
         return out

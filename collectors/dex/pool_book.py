@@ -21,27 +21,30 @@ class PoolBook:
 
     __slots__ = (
         "_asks", "_bids", "_bps", "_keyframe_ns", "_publisher", "_scale", "base", "epoch", "index", "mirrored", "quote",
-        "reason", "state", "symbol", "tokens", "venue",
+        "reason", "refusal", "state", "symbol", "tokens", "venue",
     )  # fmt: skip
 
     def __init__(
         self,
         mirrored: MirroredPool,
-        tokens: tuple[Token, Token],
+        tokens: tuple[Token, ...],
         base: int,
+        quote: int,
         publisher: ChainPublisher,
         bps: tuple[int, ...],
     ) -> None:
         self.mirrored = mirrored
         self.tokens = tokens
         self.base = base
-        self.quote = 1 - base
+        self.quote = quote
         self.venue = mirrored.protocol.venue_of(mirrored.fixed)
-        self.symbol = f"{tokens[base].asset}/{tokens[1 - base].asset}"
+        self.symbol = f"{tokens[base].asset}/{tokens[quote].asset}"
         self.state = ""
         self.reason = ""
         self.epoch = 0
         self.index = -1
+        self.refusal = ""
+        """Why a token of it must not be traded."""
         self._publisher = publisher
         self._bps = bps
         self._scale: Scale | None = None
@@ -57,8 +60,11 @@ class PoolBook:
 
     def update(self, header: Header, ts_ns: int) -> None:
         """Bring the book in step with the pool: a DELTA, or a SNAPSHOT in a new epoch where the scale changes."""
-        if any(not t.readable for t in self.tokens):
+        if not (self.tokens[self.base].readable and self.tokens[self.quote].readable):
             self.set_state("HALTED", "a token does not say its decimals")
+            return
+        if self.refusal:
+            self.set_state("HALTED", self.refusal)
             return
         pool = self.mirrored.pool
         columns: Columns | None = None
@@ -162,6 +168,8 @@ class PoolBook:
         fee: str | None = None
         if "fee_den" in fixed:
             fee = _bps(int(fixed["fee_num"]) * 1_000_000 // int(fixed["fee_den"]))
+        elif "swap_fee" in self.mirrored.slots:
+            fee = _bps(self.mirrored.slots["swap_fee"] // 10**12)
         elif "fee" in self.mirrored.slots or "fee" in fixed:
             ppm = int(fixed.get("fee", self.mirrored.slots.get("fee", 0)))
             fee = _bps(ppm * 100 if fixed["protocol"] == "solidly" else ppm)
@@ -169,7 +177,7 @@ class PoolBook:
             {
                 "venue": self.venue,
                 "symbol": self.symbol,
-                "native_id": self.mirrored.ident,
+                "native_id": self.mirrored.ident if len(self.tokens) == 2 else f"{self.mirrored.ident}:{self.base}-{self.quote}",
                 "base": base.asset,
                 "quote": quote.asset,
                 "settle": None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from collectors.dex.balancer import BalancerV2
 from collectors.dex.protocol import Protocol
 from collectors.dex.solidly import Solidly
 from collectors.dex.uniswap_v2 import UniswapV2
@@ -15,7 +16,7 @@ from collectors.dex.uniswap_v3 import UniswapV3
 from collectors.dex.uniswap_v4 import UniswapV4
 from config.chains import ChainSettings, FactorySettings, RouterSettings, TokenSettings
 
-PROTOCOLS: dict[str, type[Protocol]] = {p.name: p for p in (UniswapV2, UniswapV3, UniswapV4, Solidly)}
+PROTOCOLS: dict[str, type[Protocol]] = {p.name: p for p in (UniswapV2, UniswapV3, UniswapV4, Solidly, BalancerV2)}
 USD = ("USDC", "USDT", "DAI")
 
 
@@ -58,6 +59,7 @@ PRESETS: dict[str, ChainPreset] = {
             _factory("uniswap-v2", "0xc0aee478e3658e2610c5f7a4a2e1777ce9e4f2ac", "sushiswap-v2-ethereum"),
             _factory("uniswap-v3", "0x1f98431c8ad98523631ae4a59f267346ea31f984"),
             _factory("uniswap-v4", "0x000000000004444c5dc75cb358380d2e3de08a90"),
+            _factory("balancer-v2", "0xba12222222228d8ba445958a75a0704d566bf2c8"),
         ),
         routers=(
             "0x7a250d5630b4cf539739df2c5dacb4c659f2488d",  # Uniswap V2Router02

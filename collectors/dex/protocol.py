@@ -46,6 +46,13 @@ class MirroredPool:
     """Where the state was last read by calls; events at or below it cannot be undone one by one."""
     tags: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def token_names(self) -> list[str]:
+        """Addresses of all its tokens, in the contract's order."""
+        if "tokens" in self.fixed:
+            return self.fixed["tokens"].split(",")
+        return [self.fixed["token0"], self.fixed["token1"]]
+
 
 class Protocol(ABC):
     """One factory (or shared contract) and the pools that come from it."""
@@ -54,6 +61,11 @@ class Protocol(ABC):
     """As in the settings: uniswap-v2."""
     shared: ClassVar[bool] = False
     """True: all pools' events come from the factory's own address, with the pool's id as their second topic."""
+
+    read_when_created: ClassVar[bool] = False
+    """True: the creation event does not say all, so that a new pool is read by calls at its first head."""
+    rereads: ClassVar[frozenset[str]] = frozenset()
+    """First topics of events that do not say what they change: the pool is read by calls at that head."""
 
     def __init__(self, address: str, venue: str, *, quoter: str = "", **options: int) -> None:
         self.address = address.lower()
@@ -91,6 +103,16 @@ class Protocol(ABC):
         """Read a part of the state for comparing, as ``read`` does; a whole reading where that is cheap."""
         del rng
         return self.read(pool)
+
+    def alias(self, ident: str) -> str:
+        """Another address whose events speak of this pool; empty: none."""
+        del ident
+        return ""
+
+    def moves(self, pool: MirroredPool) -> bool:
+        """Whether its state changes by itself, without events: it is read at each head."""
+        del pool
+        return False
 
     def quote_call(self, pool: MirroredPool, i: int, amount: int) -> Call | None:
         """A call whose answer's first word is what ``amount`` of token i buys; None: the chain has none to ask."""

@@ -26,6 +26,7 @@ class Solidly(Protocol):
     """Options: ``volatile_fee`` and ``stable_fee`` in ten-thousandths, as the factory starts (30 and 5)."""
 
     name = "solidly"
+    read_when_created = True
 
     @property
     def creation_topic(self) -> str:

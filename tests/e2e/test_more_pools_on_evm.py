@@ -14,6 +14,7 @@ from market.pools.pool import InsufficientLiquidity
 from market.pools.solidly import SolidlyPool
 from simulator.evm import Evm, EvmError, decode, encode
 from simulator.evm_dex import Dex, Token, ordered
+from simulator.evm_solidly import SOURCES
 from simulator.npm import BALANCER_PACKAGES, SOLIDLY_PACKAGES, node_modules
 from simulator.solc import compiled
 from tests.evm_state import require_npm
@@ -37,8 +38,7 @@ def test_every_solidly_answer_is_the_contracts(evm: Evm, stable: bool):
     require_npm(SOLIDLY_PACKAGES)
     modules = node_modules(SOLIDLY_PACKAGES)
     root = modules / "sphere-mezo-solidity-files" / "domains" / "aerodrome"
-    entries = ["contracts/Pool.sol", "contracts/factories/PoolFactory.sol"]
-    made = compiled(modules, root, entries, cache_dir() / "solidly-0.8.24")
+    made = compiled(modules, root, list(SOURCES), cache_dir() / "solidly-0.8.24")
     dex, rng = Dex(evm), random.Random(5 + stable)
     factory = evm.deploy(made["PoolFactory"], ["address"], [evm.deploy(made["Pool"])])
     compared = 0
