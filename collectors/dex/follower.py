@@ -234,11 +234,7 @@ class Follower:
         if self.settings.check_transfers and (judged := await self._transfers.check(pools, tip)):
             touched = [p for p in self.mirror.pools.values() if not judged.isdisjoint(p.token_names)]
             await self.books.update(touched, tip, self.publisher.received_ns)
-        differing = await self._proof.compare(pools, tip.hash)
-        if differing:
-            # Nodes look up a block's state by its number: an answer counts only while the block is the canonical one.
-            again = await self._proof.compare([p for p in pools if p.ident in differing], tip.hash)
-            differing = {i: t for i, t in again.items() if i in differing} if await self._stands(tip) else {}
+        differing = await self._proof.confirmed(pools, tip.hash, lambda: self._stands(tip))
         for ident, text in differing.items():
             self.counts.mismatches += 1
             log.error("pool %s differs from the chain at block %d: %s", ident, tip.number, text)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
 from collectors.dex.blocks import words
@@ -15,6 +16,7 @@ from market.pools.pool import PoolError
 
 log = logging.getLogger(__name__)
 
+CONFIRM_S = 0.25
 TOGETHER = 32
 """Pools whose readings run in step, so that their calls share requests."""
 
@@ -83,6 +85,20 @@ class Proof:
             elif problem := await self._quote(pool, block_hash):
                 differing[pool.ident] = problem
         return differing
+
+    async def confirmed(
+        self, changed: Sequence[MirroredPool], block_hash: str, stands: Callable[[], Awaitable[bool]]
+    ) -> dict[str, str]:
+        """``compare``, and what differs once more a moment later, with the block still the canonical one.
+
+        Nodes look up a block's state by its number, and one that is replacing that block answers from both branches.
+        """
+        differing = await self.compare(changed, block_hash)
+        if not differing:
+            return {}
+        await asyncio.sleep(CONFIRM_S)
+        again = await self.compare([p for p in changed if p.ident in differing], block_hash)
+        return {i: t for i, t in again.items() if i in differing} if await stands() else {}
 
     async def _quote(self, pool: MirroredPool, block_hash: str) -> str:
         i = self._rng.randrange(2)
