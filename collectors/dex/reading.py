@@ -16,7 +16,7 @@ from market.pools.pool import PoolError
 
 log = logging.getLogger(__name__)
 
-CONFIRM_S = 0.25
+CONFIRM_S = 0.1
 TOGETHER = 32
 """Pools whose readings run in step, so that their calls share requests."""
 
