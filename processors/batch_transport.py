@@ -20,6 +20,11 @@ BatchHandler = Callable[[TP, Sequence[Any]], None]
 class BatchConsumer(driver.Consumer):
     """Takes the batches of topics with a handler out of what was fetched."""
 
+    _follows: tuple[int, dict[TP, int]] = (-1, {})
+    """(generation, the offset behind what was handled of each partition)."""
+    _looked_back: dict[TP, int] = {}  # noqa: RUF012 - replaced with _follows, never shared
+    """Where a hole was found and read again: what is missing still is not in the log any more."""
+
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
         app = cast(Any, self.app)
         generation = app.consumer_generation_id
@@ -30,6 +35,8 @@ class BatchConsumer(driver.Consumer):
         moved = app.consumer_generation_id != generation
         # What may have changed hands while this waited: looked at again now, not taken from before.
         held = self._active_partitions
+        if self._follows[0] != app.consumer_generation_id:
+            self._follows, self._looked_back = (app.consumer_generation_id, {}), {}
         rest = {}
         for tp, batch in records.items():
             handler = handlers.get(tp.topic)
@@ -39,9 +46,25 @@ class BatchConsumer(driver.Consumer):
                 if moved:
                     await self._read_again(tp, batch[0].offset)
                     continue
+                if await self._hole(tp, batch[0].offset):
+                    continue
                 handler(tp, batch)
                 self._read_offset[tp] = batch[-1].offset
+                self._follows[1][tp] = batch[-1].offset + 1
         return rest, active
+
+    async def _hole(self, tp: TP, first: int) -> bool:
+        """Go back to what was handled last, where this batch does not follow on it: it was fetched and never handed on.
+
+        Once for each place: compaction and retention leave holes too.
+        """
+        behind = self._follows[1].get(tp)
+        expected = self._committed_offset.get(tp) if behind is None else behind
+        if expected is None or first <= expected or self._looked_back.get(tp) == expected:
+            return False
+        self._looked_back[tp] = expected
+        await self.seek(tp, expected)
+        return True
 
     async def _read_again(self, tp: TP, first: int) -> None:
         """A rebalance came in between: this batch may stand before or after the place that recovery sought.

@@ -48,6 +48,7 @@ class Records:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, batches: dict[TP, list[Any]], during: Any = None) -> None:
         self.handled: list[tuple[TP, list[Any]]] = []
         self.sought: list[tuple[TP, int]] = []
+        self.batches = batches
         consumer: Any = BatchConsumer.__new__(BatchConsumer)
         consumer.transport = SimpleNamespace(handlers={"books": lambda tp, batch: self.handled.append((tp, batch))})
         consumer.app = SimpleNamespace(consumer_generation_id=7)
@@ -75,11 +76,11 @@ def batch(*offsets: int) -> list[Any]:
 
 async def test_topics_with_a_handler_get_whole_batches_and_the_rest_goes_fausts_way(monkeypatch) -> None:
     books, other = TP("books", 0), TP("other", 0)
-    records = Records(monkeypatch, {books: batch(5, 6), other: batch(1)})
+    records = Records(monkeypatch, {books: batch(3, 4), other: batch(1)})
     rest, _ = await records.consumer._wait_next_records(1.0)
-    assert [(tp, [r.offset for r in b]) for tp, b in records.handled] == [(books, [5, 6])]
+    assert [(tp, [r.offset for r in b]) for tp, b in records.handled] == [(books, [3, 4])]
     assert list(rest) == [other]
-    assert records.consumer._read_offset == {books: 6}
+    assert records.consumer._read_offset == {books: 4}
 
 
 async def test_nothing_is_handled_while_the_flow_is_suspended(monkeypatch) -> None:
@@ -110,3 +111,25 @@ async def test_records_of_a_partition_that_was_taken_away_are_left_to_its_new_ow
     await records.consumer._wait_next_records(1.0)
     assert records.handled == []
     assert records.consumer._read_offset == {}
+
+
+async def test_what_was_fetched_and_never_handed_on_is_read_again(monkeypatch) -> None:
+    books = TP("books", 0)
+    records = Records(monkeypatch, {books: batch(3, 4)})
+    await records.consumer._wait_next_records(1.0)
+    records.batches[books] = batch(8, 9)  # 5 to 7 were lost between fetch and handler
+    await records.consumer._wait_next_records(1.0)
+    assert [[r.offset for r in b] for _, b in records.handled] == [[3, 4]]
+    assert records.sought == [(books, 5)]
+    records.batches[books] = batch(5, 6, 7, 8)
+    await records.consumer._wait_next_records(1.0)
+    assert [r.offset for r in records.handled[-1][1]] == [5, 6, 7, 8]
+
+
+async def test_a_hole_that_the_log_itself_has_is_looked_at_once(monkeypatch) -> None:
+    books = TP("books", 0)
+    records = Records(monkeypatch, {books: batch(6, 7)})  # committed: 3; retention took what was before 6
+    for _ in range(2):
+        await records.consumer._wait_next_records(1.0)
+    assert records.sought == [(books, 3)]
+    assert [[r.offset for r in b] for _, b in records.handled] == [[6, 7]]
