@@ -96,7 +96,7 @@ def rules() -> list[Rule]:
     # `topics apply --grow`: moves what is compacted, and asks whether anybody still runs.
     moves = (READ, WRITE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS)
     for topic in sorted(t.name for t in TOPICS.values() if t.name.startswith("market.") and t.cleanup == "compact"):
-        out.append(Rule(OPERATOR, "topic", topic, (READ, WRITE, DELETE)))
+        out.append(Rule(OPERATOR, "topic", topic, (WRITE, DELETE)))
     out.append(Rule(OPERATOR, "topic", PROCESSOR_GROUP, moves, prefixed=True))
     out.append(Rule(OPERATOR, "group", GROUPS["collector"], (DESCRIBE,), prefixed=True))
     return out

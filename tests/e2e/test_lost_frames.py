@@ -22,7 +22,7 @@ async def test_every_lost_frame_is_found_and_no_wrong_book_is_served_as_live(
     kafka: str, captures: Path, settings, unique: str, tmp_path: Path
 ):
     name, symbol = f"capture-{unique}", "BTC/USD:BTC"
-    venue = CaptureVenue([captures / CAPTURE], speed=25, drop_every=500, seed=7)
+    venue = CaptureVenue([captures / CAPTURE], speed=10, drop_every=500, seed=7)
     await venue.start()
     own = settings(kafka={"bootstrap_servers": kafka}, venues={name: section("binance-coinm", venue)})
     served: list[tuple[int, list[list[str]], list[list[str]]]] = []

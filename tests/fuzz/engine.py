@@ -208,7 +208,7 @@ def _json_changed(chance: random.Random, data: bytes) -> bytes | None:
             text = str(inside[key])
             at = chance.randint(0, len(text))
             text = text[:at] + chance.choice(("0", "9", "-", ".", "e", " ", "")) + text[at + chance.randint(0, 1) :]
-            inside[key] = text if isinstance(inside[key], str) or not text.lstrip("-").isdecimal() else int(text[:400])
+            inside[key] = text if isinstance(inside[key], str) or not text.removeprefix("-").isdecimal() else int(text[:400])
         case _:
             inside[key] = chance.choice(VALUES)
     try:
