@@ -15,6 +15,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Record = dict[str, Any]
 WAIT_S = 75.0
 """Longer than an executor tries to verify a kill and to flatten."""
+FAILED = ("NOT SURE", ": not flat ")
+"""In alarms that end the waiting. Others may come meanwhile: a group that the kill leaves open is closed by the flattening."""
 
 
 def settings_of(config: Path | None) -> Settings:
@@ -125,7 +127,7 @@ def _confirmed(settings: Settings, scope: str, version: int, *, flatten: bool) -
                 if notice["control_version"] == version and (account, what) in waiting:
                     waiting.discard((account, what))
                     print(f"{account}: {what}, {notice['text']}, after {notice['took_us'] / 1000:.1f} ms", flush=True)
-                elif what == "ALARM" and any(a == account for a, _ in waiting) and ("NOT SURE" in notice["text"] or flatten):
+                elif what == "ALARM" and any(a == account for a, _ in waiting) and any(w in notice["text"] for w in FAILED):
                     sure = False
                     waiting = {(a, k) for a, k in waiting if a != account}
                     print(f"{account}: ALARM, {notice['text']}", flush=True)
