@@ -177,7 +177,7 @@ async def test_a_cut_venue_changes_colour_and_comes_back(kafka: str, settings, u
 
 
 async def test_a_thousand_updates_a_second_do_not_block_the_page(kafka: str, settings, unique: str, tmp_path: Path):
-    async with two_venues(kafka, settings, unique, tmp_path, rate=1500) as (_, names, _, url), browser_tab(url) as tab:
+    async with two_venues(kafka, settings, unique, tmp_path, rate=2000) as (_, names, _, url), browser_tab(url) as tab:
         await tab.open(f"#/book?a={names[0]}%7CBTC%2FUSDT&b={names[1]}%7CBTC%2FUSDT%3AUSDT")
         await tab.until("document.querySelectorAll('.rung.b').length >= 20")
         await tab.page.evaluate(
