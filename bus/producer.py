@@ -21,7 +21,7 @@ class Producer:
     Not to be shared by processes; threads may share it.
     """
 
-    def __init__(self, settings: Settings, *, queue_max: int = 200_000, linger_ms: float = 0) -> None:
+    def __init__(self, settings: Settings, *, queue_max: int = 200_000, linger_ms: float = 5) -> None:
         from confluent_kafka import Producer as RdProducer
 
         self.failed = 0

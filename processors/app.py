@@ -69,7 +69,7 @@ class Processor:
         self.bar_table = make_table(self.app, settings, "bars") if "bar" in p.derived else None
         self.instruments = Instruments(settings)
         self.derived = Derived(self.producer, self.counts, groups="cross" in p.derived)
-        self.checkpoints = Checkpoints(p, self.app, Producer(settings, linger_ms=5), self.counts)
+        self.checkpoints = Checkpoints(p, self.app, Producer(settings), self.counts)
         read, decode, decode_bars = self.checkpoints.read, codec("BookCheckpoint").decode, codec("BarCheckpoint").decode
         self.books = Books(p, self.derived, self.counts, lambda key: read(self.table, key, decode))
         self.features = Features(p, self.books, self.derived, self.counts)
