@@ -189,18 +189,19 @@ async def test_a_thousand_updates_a_second_do_not_block_the_page(kafka: str, set
         for _ in range(LOOKS):
             # A machine that is busy with something else for a moment says nothing of the page: looked at again.
             await tab.page.evaluate("globalThis.worst = 0")
-            frames = await tab.page.evaluate("venueMirror.store.frames")
+            frames, began_ms = await tab.page.evaluate("[venueMirror.store.frames, performance.now()]")
             await asyncio.sleep(10)
-            after = await tab.page.evaluate("venueMirror.store.frames")
+            after, ended_ms = await tab.page.evaluate("[venueMirror.store.frames, performance.now()]")
+            a_second = (after - frames) / (ended_ms - began_ms) * 1000  # by the page's own clock: an answer may be late
             rate = await tab.page.evaluate(
                 "Math.max(...venueMirror.store.health.slice(-8).map(s => s.topics['derived.bbo'] + s.topics['market.trade']))"
             )
             worst = await tab.page.evaluate("worst")
-            print(f"{rate} records/s, {after - frames} frames in 10 s, longest stall {worst:.0f} ms")
-            if rate >= 1000 and after - frames >= 20 and worst < 500:
+            print(f"{rate} records/s, {a_second:.1f} frames a second, longest stall {worst:.0f} ms")
+            if rate >= 1000 and a_second >= 2 and worst < 500:
                 break
         assert rate >= 1000, "the venue must send that much for this to say anything"
-        assert after - frames >= 20, "frames keep coming"
-        assert after - frames <= 55, "and not one for each update"
+        assert a_second >= 2, "frames keep coming"
+        assert a_second <= 5.5, "and not one for each update"
         assert worst < 500, "the page answers within half a second at any moment"
         assert tab.errors == []
