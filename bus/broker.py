@@ -23,6 +23,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from bus import class_archive
 from bus.errors import BrokerStartError
 from config.settings import BrokerSettings
 
@@ -31,6 +32,7 @@ JARS = f"kafka-{KAFKA_VERSION}-2"
 """The folder of the cache; another one whenever kafka-pom.xml names other jars."""
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 STATE_FILE = "broker.json"
+SMALL_HEAP_MB = 256
 
 PROPERTIES = """\
 process.roles=broker,controller
@@ -135,33 +137,14 @@ class EmbeddedBroker:
         """Start it without waiting: one of several is not ready before most of them run. Raises BrokerStartError."""
         java = _java()
         jars = self._jars()
-        port, controller_port = self.settings.port, _free_port()
+        port = self.settings.port
         host = self._member.host if self._member else "127.0.0.1"
         if not _is_free(port, host):
             raise BrokerStartError(
                 f"port {port} is taken by another program; name another one: VENUE_MIRROR_BROKER__PORT={port + 1}"
             )
-        logs = self.dir / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        properties = self.dir / "server.properties"
-        text = PROPERTIES + (self._secured.properties if self._secured else "")
-        text = text.format(port=port, controller_port=controller_port, logs=logs)
-        properties.touch(0o600)
-        properties.write_text(text + (self._member.properties if self._member else ""), "utf-8")
-        command = [
-            java, f"-Xmx{self.settings.heap_mb}m", f"-Xms{min(256, self.settings.heap_mb)}m", "-XX:+UseG1GC",
-            "-XX:TieredStopAtLevel=4", f"-Dvenue-mirror.data={self.dir}", "-Djava.awt.headless=true",
-            f"-Dlog4j2.configurationFile={self._log_config()}",
-            *(self._member.java if self._member else ()), "-cp", f"{jars}{os.sep}*",
-        ]  # fmt: skip
-        if not (logs / "meta.properties").exists():
-            self._log("kafka: formatting its storage")
-            # One in 64 ids begins with a dash, which the tool would take for an option of its own.
-            cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-            more = self._secured.format_arguments if self._secured else ()
-            cluster, alone = (self._member.cluster_id, ()) if self._member else (cluster, ("--standalone",))
-            tool = [*command, "kafka.tools.StorageTool", "format", *alone]
-            self._format([*tool, f"--cluster-id={cluster}", "-c", str(properties), *more])
+        properties = self._prepare(java, jars)
+        command = self._command(java, jars)
         self._log(f"kafka: starting Apache Kafka {KAFKA_VERSION} on {host}:{port}, data in {self.settings.data_dir}")
         with (self.dir / "broker.log").open("ab") as out:
             process = subprocess.Popen(
@@ -172,6 +155,48 @@ class EmbeddedBroker:
         state = BrokerStatus(process.pid, bootstrap, KAFKA_VERSION, str(self.dir), time.time())
         (self.dir / STATE_FILE).write_text(json.dumps(state.__dict__), "utf-8")
         return process, bootstrap
+
+    def share_classes(self) -> None:
+        """Make further starts on this machine cheaper, once: see class_archive. Blocks; uses this broker's folder and port."""
+        java, jars, port = _java(), self._jars(), self.settings.port
+        if class_archive.path(java, jars).exists():
+            return
+        self._log("kafka: preparing cheaper starts (once)")
+        properties = self._prepare(java, jars)
+        command = [*self._command(java, jars), "kafka.Kafka", str(properties)]
+        class_archive.make(java, jars, command, lambda: not _is_free(port, "127.0.0.1"))
+        shutil.rmtree(self.dir)
+
+    def _command(self, java: str, jars: Path) -> list[str]:
+        # A small heap is a short life: one compiler and one collector of garbage have less to warm up.
+        small = self.settings.heap_mb <= SMALL_HEAP_MB
+        return [
+            java, f"-Xmx{self.settings.heap_mb}m", f"-Xms{min(256, self.settings.heap_mb)}m",
+            *(("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1") if small else ("-XX:+UseG1GC",)),
+            f"-Dvenue-mirror.data={self.dir}", "-Djava.awt.headless=true",
+            f"-Dlog4j2.configurationFile={self._log_config()}", *class_archive.use(java, jars),
+            *(self._member.java if self._member else ()), "-cp", f"{jars}{os.sep}*",
+        ]  # fmt: skip
+
+    def _prepare(self, java: str, jars: Path) -> Path:
+        """Write the settings and format the storage, where that is not done; gives the settings' file."""
+        port, controller_port = self.settings.port, _free_port()
+        logs = self.dir / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        properties = self.dir / "server.properties"
+        text = PROPERTIES + (self._secured.properties if self._secured else "")
+        text = text.format(port=port, controller_port=controller_port, logs=logs)
+        properties.touch(0o600)
+        properties.write_text(text + (self._member.properties if self._member else ""), "utf-8")
+        if not (logs / "meta.properties").exists():
+            self._log("kafka: formatting its storage")
+            # One in 64 ids begins with a dash, which the tool would take for an option of its own.
+            cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+            more = self._secured.format_arguments if self._secured else ()
+            cluster, alone = (self._member.cluster_id, ()) if self._member else (cluster, ("--standalone",))
+            tool = [*self._command(java, jars), "kafka.tools.StorageTool", "format", *alone]
+            self._format([*tool, f"--cluster-id={cluster}", "-c", str(properties), *more])
+        return properties
 
     def stop(self, timeout_s: float = 30) -> bool:
         """Stop it cleanly, killing it after ``timeout_s``; False when none was running."""

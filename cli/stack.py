@@ -34,7 +34,7 @@ def free_port() -> int:
 def environment(settings: Settings) -> dict[str, str]:
     """The settings as environment variables for a child process; no secret is in them, only names of files."""
     out = {name: value for name, value in os.environ.items() if not name.startswith("VENUE_MIRROR_")}
-    for name in ("VENUE_MIRROR_CACHE",):
+    for name in ("VENUE_MIRROR_CACHE", "VENUE_MIRROR_LOG"):
         if name in os.environ:
             out[name] = os.environ[name]
     dumped = settings.model_dump(mode="json")

@@ -159,6 +159,13 @@ class CcxtFeed:
         clients = (self._exchange.clients or {}).values()
         return sum(bool(client.isConnected) for client in clients)
 
+    def groups(self) -> Iterable[tuple[object, Iterable[str]]]:
+        """All instruments: which of ccxt's connections one came by is not known."""
+        return ((0, self._batches),)
+
+    def open_anew(self, names: Iterable[object], reason: str) -> None:
+        """Nothing: the connections are ccxt's own."""
+
     def subscribe(self, natives: Iterable[str]) -> None:
         """Watch these symbols: in batches where the venue can, else each alone."""
         new = [native for native in natives if native not in self._batches]

@@ -21,6 +21,7 @@ from bus.tracing import start as start_tracing
 from collectors.audit import Auditor
 from collectors.ccxt_feed import CcxtFeed
 from collectors.cex.ccxt_pro import CcxtVenue
+from collectors.delays import Delays
 from collectors.discovery import Discovery, Instrument, load_listings
 from collectors.errors import CollectorError, MalformedFrame, RestError, VenueUnreachable
 from collectors.mantissas import step_exponent
@@ -86,6 +87,7 @@ class Collector:
         )  # fmt: skip
         self.snapshots = Snapshots(self.venue, self.rest, self.pipeline, self.counts)
         self.auditor = Auditor(self.venue, self.rest, self.pipeline, self.counts, settings.collector.audit_s)
+        self.delays = Delays(settings.collector.lag_max_s)
         self.known: dict[str, Instrument] = {}
         """Instrument records by symbol: the whole venue's."""
         self.partition_of: dict[str, int] = {}
@@ -357,6 +359,8 @@ class Collector:
                         worker.gap("kafka refused records")
             for worker in workers:
                 worker.on_timer(now_ns)
+            if behind := self.delays.look(self.pool.groups(), self.pipeline.workers, now_ns):
+                self.pool.open_anew(behind, "it stays behind the venue")
 
     async def _poll(self) -> None:
         while True:

@@ -39,6 +39,7 @@ class Counts:
     checksum_bad: int = _counter("Books that did not")
     resyncs: int = _counter("Books synchronised anew after they had been LIVE once")
     stale: int = _counter("Books silent for longer than they should be")
+    laggings: int = _counter("Books said to be LAGGING because what comes is older by the venue's clock than it may be")
     duplicates: int = _counter("Deltas skipped because the book held them already")
     old_snapshots: int = _counter("Snapshots refused because they were older than the stream")
     pending_overflows: int = _counter("Buffers of waiting deltas that grew too long and were given up")

@@ -53,6 +53,17 @@ class ConnectionPool:
         """Connections that are open now."""
         return sum(connection.is_open for connection in self.connections)
 
+    def groups(self) -> Iterable[tuple[object, Iterable[str]]]:
+        """The instruments of each connection, with something that tells the connections apart."""
+        return ((_name(connection), connection.natives) for connection in self.connections)
+
+    def open_anew(self, names: Iterable[object], reason: str) -> None:
+        """Close these connections, by their names from groups(); each opens again by itself."""
+        wanted = set(names)
+        for connection in self.connections:
+            if _name(connection) in wanted:
+                connection.break_off(reason)
+
     def subscribe(self, natives: Iterable[str]) -> None:
         """Put these instruments on connections with room, opening new ones as needed."""
         for native in natives:
@@ -150,3 +161,7 @@ class ConnectionPool:
         connection.task = asyncio.create_task(connection.run())
         self.connections.append(connection)
         return connection
+
+
+def _name(connection: Connection) -> tuple[int, float]:
+    return connection.number, connection.opened_s

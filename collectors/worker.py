@@ -1,4 +1,4 @@
-"""One instrument's state machine: SYNCING → LIVE → (GAP | STALE) → SYNCING …, HALTED, DELISTED. Does no I/O.
+"""One instrument's state machine: SYNCING → LIVE ⇄ LAGGING, → (GAP | STALE) → SYNCING …, HALTED, DELISTED. Does no I/O.
 
 A worker is given events and snapshots, keeps the book, and writes records through the publisher. It asks for a
 snapshot by calling ``want_snapshot(worker, delay_s)``; the answer comes back through ``on_snapshot``.
@@ -35,6 +35,8 @@ SNAPSHOT_PATIENCE_NS = 10_000_000_000
 """For a snapshot that the venue sends in the stream by itself."""
 SILENCE_FACTOR = 20
 """A book is silent when it says nothing for this many times its usual pause (and at least stale_s)."""
+FOLLOWED = ("LIVE", "LAGGING")
+"""The states of a book that holds everything up to its last event."""
 
 
 class BookWorker:
@@ -200,7 +202,7 @@ class BookWorker:
 
     def on_stream_lost(self, reason: str) -> None:
         """The connection broke: nothing that follows can be in order."""
-        was_live = self.state == "LIVE"
+        was_live = self.state in FOLLOWED
         self.streaming = False
         if self.state in ("HALTED", "DELISTED"):
             return
@@ -217,6 +219,12 @@ class BookWorker:
     def resync(self, reason: str) -> None:
         """Synchronise anew although nothing is known to be missing (a fence, an audit)."""
         self._begin(reason)
+
+    def lags(self, reason: str) -> None:
+        """Say LAGGING, and why: what was read last is exact, but too old. With an empty reason: it is LIVE again."""
+        if self.state == ("LIVE" if reason else "LAGGING"):
+            self.counts.laggings += bool(reason)
+            self._set_state("LAGGING" if reason else "LIVE", reason)
 
     def halt(self, reason: str) -> None:
         """The venue halted trading: the book stays as it is and says HALTED."""
@@ -246,7 +254,7 @@ class BookWorker:
             elif self.rule.snapshot_from == "stream" and self.streaming and now_ns - self._asked_ns > SNAPSHOT_PATIENCE_NS:
                 self._retry()
             return
-        if self.state == "LIVE" and self._pace.overdue(now_ns):
+        if self.state in FOLLOWED and self._pace.overdue(now_ns):
             self._keyframe(now_ns)
         silent_ns = now_ns - self._last_event_ns
         if silent_ns > self._patience_s * 1e9 and silent_ns > SILENCE_FACTOR * self._pause_ns:
@@ -316,7 +324,7 @@ class BookWorker:
             self.journal.append((delta, columns))
         levels = len(columns[0]) + len(columns[2])
         self.counts.levels += levels
-        if self._pace.due(levels, self.index, ts_ns, live=self.state == "LIVE"):
+        if self._pace.due(levels, self.index, ts_ns, live=self.state in FOLLOWED):
             self._keyframe(ts_ns)
 
     def _unreadable(self, delta: BookDelta, why: str, ts_ns: int) -> None:

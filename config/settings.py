@@ -104,6 +104,11 @@ class CollectorSettings(_Section):
     )
     stale_s: float = Field(60, gt=0, description="silence after which a book is STALE and resynchronised")
     stale_connection_s: float = Field(30, gt=0, description="silence of a whole connection after which it is replaced")
+    lag_max_s: float = Field(
+        3.0, ge=0,
+        description="a connection whose newest change is older by the venue's clock than it was at best, by more than this, "
+        "is behind: its books are LAGGING; 0: never",
+    )
     pending_max: int = Field(20_000, ge=100, description="events buffered for one book that waits for its snapshot")
     audit_s: float = Field(
         10, ge=0, description="seconds between two audits: a random LIVE book against a fresh REST one; 0: none"

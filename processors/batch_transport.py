@@ -59,8 +59,9 @@ class BatchConsumer(driver.Consumer):
         Once for each place: compaction and retention leave holes too.
         """
         behind = self._follows[1].get(tp)
-        expected = self._committed_offset.get(tp) if behind is None else behind
-        if expected is None or first <= expected or self._looked_back.get(tp) == expected:
+        # Where nothing is committed yet, recovery seeks nowhere, and what was fetched before it stays behind the position.
+        expected = (self._committed_offset.get(tp) or 0) if behind is None else behind
+        if first <= expected or self._looked_back.get(tp) == expected:
             return False
         self._looked_back[tp] = expected
         await self.seek(tp, expected)

@@ -56,9 +56,13 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     from bus.broker import EmbeddedBroker
 
+    def said(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    folder = tmp_path_factory.mktemp("kafka")
+    EmbeddedBroker(BrokerSettings(data_dir=folder / "first", port=free_port(), heap_mb=256), said).share_classes()
     broker = EmbeddedBroker(
-        BrokerSettings(data_dir=tmp_path_factory.mktemp("kafka"), port=free_port(), heap_mb=256, start_timeout_s=120),
-        log=lambda line: print(line, file=sys.stderr, flush=True),
+        BrokerSettings(data_dir=folder, port=free_port(), heap_mb=256, start_timeout_s=300), log=said
     )
     try:
         yield broker.start()
@@ -125,7 +129,7 @@ def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """
 
     def run(
-        *arguments: str, env: dict[str, str] | None = None, timeout_s: float = 60
+        *arguments: str, env: dict[str, str] | None = None, timeout_s: float = 180
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*program(), *map(str, arguments)],

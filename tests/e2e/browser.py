@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cli.stack import free_port
-from tests.e2e.rooms import Rooms
+from tests.e2e.rooms import DEADLINE_S, Rooms
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -44,7 +44,7 @@ class Tab:
         """Go to a page of the console, e.g. ``#/map``."""
         await self.page.goto(f"{self.url}/{path}", wait_until="domcontentloaded")
 
-    async def until(self, script: str, timeout_s: float = 20) -> Any:
+    async def until(self, script: str, timeout_s: float = DEADLINE_S) -> Any:
         """Wait until a JavaScript expression is true; asked from here, because the page's own policy forbids eval."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         while not (value := await self.page.evaluate(script)):
@@ -81,7 +81,7 @@ async def start_console(rooms: Rooms, name: str = "console", **console: Any) -> 
     def listening() -> bool:
         return "console http" in child.tail(50)
 
-    await rooms.stack.until("the console", listening, 60)
+    await rooms.stack.until("the console", listening, DEADLINE_S)
     return f"http://127.0.0.1:{port}"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from simulator.synthetic import SyntheticVenue
-from tests.e2e.rooms import rooms_of, section
+from tests.e2e.rooms import DEADLINE_S, rooms_of, section
 
 
 @pytest.mark.broker
@@ -26,7 +26,7 @@ async def test_the_audit_agrees_and_finds_a_frozen_stream(kafka: str, settings, 
         async def audited() -> bool:
             return await rooms.count("audit_checks") >= 10
 
-        await rooms.stack.until("ten audits", audited, 60)
+        await rooms.stack.until("ten audits", audited, DEADLINE_S)
         assert await rooms.count("audit_mismatches") == 0
 
         venue.control("freeze", symbol="BTCUSDT", seconds=60)
@@ -34,6 +34,6 @@ async def test_the_audit_agrees_and_finds_a_frozen_stream(kafka: str, settings, 
         async def found() -> bool:
             return await rooms.count("audit_mismatches") >= 1
 
-        await rooms.stack.until("the frozen book", found, 60)
+        await rooms.stack.until("the frozen book", found, DEADLINE_S)
         assert await rooms.count("gaps") >= 1
     await venue.stop()

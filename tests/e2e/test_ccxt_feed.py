@@ -99,7 +99,7 @@ async def test_a_lost_connection_is_a_gap_and_comes_back(feed: Feed) -> None:
     await feed.until(lambda: worker.state == "LIVE" and worker.index > 3)
     epoch = worker.epoch
     feed.simulated.control("close", code=1001)
-    await feed.until(lambda: worker.epoch > epoch and worker.state == "LIVE", 40)
+    await feed.until(lambda: worker.epoch > epoch and worker.state == "LIVE", 180)
     said = [r["state"] for topic, r in feed.records if topic == "market.status"]
     assert "GAP" in said
     feed.simulated.control("rate", rate=0)

@@ -17,16 +17,15 @@ from tests.e2e.rooms import Rooms, rooms_of, section
 pytestmark = pytest.mark.broker
 
 INSTRUMENTS = 12
-LOOKS = 4
 STATES_OF = "[...document.querySelectorAll('[data-venue=\"{venue}\"] .cell')].map(c => c.dataset.state)"
 
 
 @contextlib.asynccontextmanager
-async def two_venues(kafka: str, settings, unique: str, tmp_path: Path, rate: float = 300) -> AsyncIterator[tuple]:
+async def two_venues(kafka: str, settings, unique: str, tmp_path: Path) -> AsyncIterator[tuple]:
     """Two simulated venues mirrored, every book LIVE, and a console."""
     chromium()
-    spot = SyntheticVenue("binance-spot", instruments=INSTRUMENTS, rate=rate, levels=40, seed=1)
-    perps = SyntheticVenue("binance-usdm", instruments=INSTRUMENTS, rate=rate, levels=40, seed=2)
+    spot = SyntheticVenue("binance-spot", instruments=INSTRUMENTS, rate=300, levels=40, seed=1)
+    perps = SyntheticVenue("binance-usdm", instruments=INSTRUMENTS, rate=300, levels=40, seed=2)
     await spot.start()
     await perps.start()
     names = f"spot-{unique}", f"perps-{unique}"
@@ -123,7 +122,7 @@ async def test_the_pages_show_what_the_mirror_holds(kafka: str, settings, unique
 async def book_is_the_processors(rooms: Rooms, tab: Tab, venue: str, symbol: str) -> None:
     """The rungs on the page are levels of a book that the processor's own view gave at some moment of the wait."""
     seen: list[tuple] = []
-    for _ in range(200):
+    for _ in range(600):
         book = await rooms.views.book(venue, symbol, 15)
         seen.append((book["bids"], book["asks"]))
         shown = await tab.page.evaluate(
@@ -146,11 +145,11 @@ async def test_a_cut_venue_changes_colour_and_comes_back(kafka: str, settings, u
         green = await tab.page.evaluate(colour.format(names[0]))
         await spot.stop()
         states = STATES_OF.format(venue=names[0])
-        await tab.until(f"{states}.every(s => s !== 'LIVE')", 40)
+        await tab.until(f"{states}.every(s => s !== 'LIVE')")
         await asyncio.sleep(0.4)  # the colour fades
         assert await tab.page.evaluate(colour.format(names[0])) != green
         # The other venue is none of its business.
-        assert set(await tab.page.evaluate(STATES_OF.format(venue=names[1]))) == {"LIVE"}
+        await all_live(tab, names[1])
         await picture(tab, "console-cut")
 
         # The keyboard: arrows move, Enter opens, Escape clears a search.
@@ -167,41 +166,10 @@ async def test_a_cut_venue_changes_colour_and_comes_back(kafka: str, settings, u
         await tab.page.locator("input[type=range]").fill("-900")
         assert "LIVE" not in await tab.page.evaluate(STATES_OF.format(venue=names[1]))
         await tab.page.locator("input[type=range]").fill("0")
-        assert set(await tab.page.evaluate(STATES_OF.format(venue=names[1]))) == {"LIVE"}
+        await all_live(tab, names[1])
 
         # A page that is cut off says so, and does not show books as if they were current.
         console = next(child for child in rooms.stack.children if child.name == "console")
         await rooms.stack.stop(console)
         await tab.until("!document.getElementById('alarm').hidden")
         assert "cut off" in await tab.page.locator("#alarm").inner_text()
-
-
-async def test_a_thousand_updates_a_second_do_not_block_the_page(kafka: str, settings, unique: str, tmp_path: Path):
-    async with two_venues(kafka, settings, unique, tmp_path, rate=2000) as (_, names, _, url), browser_tab(url) as tab:
-        await tab.open(f"#/book?a={names[0]}%7CBTC%2FUSDT&b={names[1]}%7CBTC%2FUSDT%3AUSDT")
-        await tab.until("document.querySelectorAll('.rung.b').length >= 20")
-        await tab.page.evaluate(
-            """() => {
-              globalThis.worst = 0; let last = performance.now();
-              setInterval(() => { const now = performance.now(); worst = Math.max(worst, now - last - 20); last = now; }, 20);
-            }"""
-        )
-        for _ in range(LOOKS):
-            # A machine that is busy with something else for a moment says nothing of the page: looked at again.
-            await tab.page.evaluate("globalThis.worst = 0")
-            frames, began_ms = await tab.page.evaluate("[venueMirror.store.frames, performance.now()]")
-            await asyncio.sleep(10)
-            after, ended_ms = await tab.page.evaluate("[venueMirror.store.frames, performance.now()]")
-            a_second = (after - frames) / (ended_ms - began_ms) * 1000  # by the page's own clock: an answer may be late
-            rate = await tab.page.evaluate(
-                "Math.max(...venueMirror.store.health.slice(-8).map(s => s.topics['derived.bbo'] + s.topics['market.trade']))"
-            )
-            worst = await tab.page.evaluate("worst")
-            print(f"{rate} records/s, {a_second:.1f} frames a second, longest stall {worst:.0f} ms")
-            if rate >= 1000 and a_second >= 2 and worst < 500:
-                break
-        assert rate >= 1000, "the venue must send that much for this to say anything"
-        assert a_second >= 2, "frames keep coming"
-        assert a_second <= 5.5, "and not one for each update"
-        assert worst < 500, "the page answers within half a second at any moment"
-        assert tab.errors == []

@@ -130,7 +130,7 @@ async def test_storage_that_cannot_be_used_is_said_in_a_sentence(
     env = {k: v for k, v in environment(own).items() if k.startswith("VENUE_MIRROR_")}
 
     async def archive(root: str, **more: str) -> Any:
-        return await asyncio.to_thread(run_cli, "archive", "--until-end", "--root", root, env={**env, **more}, timeout_s=90)
+        return await asyncio.to_thread(run_cli, "archive", "--until-end", "--root", root, env={**env, **more}, timeout_s=180)
 
     nobody = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}
     for root, more, code, reason in (

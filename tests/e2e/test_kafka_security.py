@@ -22,7 +22,7 @@ from cli.stack import Stack, free_port
 from cli.views import Views
 from deploy import acls
 from simulator.synthetic import SyntheticVenue
-from tests.e2e.rooms import Rooms, section
+from tests.e2e.rooms import DEADLINE_S, Rooms, section
 from tests.e2e.secured import SecuredKafka
 
 INSTRUMENTS = 6
@@ -147,7 +147,7 @@ async def test_rooms_mirror_a_venue_each_with_its_own_rights_and_no_secret_shows
             own = of("console")
             own = own.model_copy(update={"console": own.console.model_copy(update={"web_port": console_port})})
             console = await stack.start("console", "console", settings=own)
-            await stack.until("the console", lambda: "console http" in console.tail(), 60)
+            await stack.until("the console", lambda: "console http" in console.tail(), DEADLINE_S)
             async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as http:
                 base = f"http://127.0.0.1:{console_port}"
 
@@ -155,7 +155,7 @@ async def test_rooms_mirror_a_venue_each_with_its_own_rights_and_no_secret_shows
                     async with http.get(base + "/healthz") as answer:
                         return (await answer.json())["books"] >= INSTRUMENTS
 
-                await stack.until("the console's books", reads, 30)
+                await stack.until("the console's books", reads, DEADLINE_S)
                 for path in ("/", "/metrics", "/healthz", "/readyz"):
                     async with http.get(base + path) as answer:
                         assert answer.status == 200, path

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from simulator.synthetic import SyntheticVenue
-from tests.e2e.rooms import rooms_of
+from tests.e2e.rooms import DEADLINE_S, rooms_of
 
 
 @pytest.mark.broker
@@ -35,16 +35,16 @@ async def test_a_changed_selection_takes_effect_without_a_restart(kafka: str, se
         async def exactly(wanted: set[str]) -> bool:
             return await live() == wanted
 
-        await rooms.stack.until("two books", lambda: exactly({"BTC/USDT:USDT", "ETH/USDT:USDT"}), 60)
+        await rooms.stack.until("two books", lambda: exactly({"BTC/USDT:USDT", "ETH/USDT:USDT"}), DEADLINE_S)
         epoch = (await rooms.books(name))["BTC/USDT:USDT"]["epoch"]
 
         write('deny = ["ETH/*"]')
-        await rooms.stack.until("all but one", lambda: _count(live, 5, without="ETH/USDT:USDT"), 30)
+        await rooms.stack.until("all but one", lambda: _count(live, 5, without="ETH/USDT:USDT"), DEADLINE_S)
         assert (await rooms.books(name))["BTC/USDT:USDT"]["epoch"] == epoch, "the unchanged ones are not touched"
         assert (await rooms.books(name))["ETH/USDT:USDT"]["state"] != "LIVE"
 
         write("bases = 7")  # a mistake is said, and the old selection stays
-        await rooms.stack.until("the mistake is said", lambda: "do not hold" in child.tail(200), 20)
+        await rooms.stack.until("the mistake is said", lambda: "do not hold" in child.tail(200), DEADLINE_S)
         assert await _count(live, 5, without="ETH/USDT:USDT")
     await venue.stop()
 

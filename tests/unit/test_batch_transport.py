@@ -133,3 +133,16 @@ async def test_a_hole_that_the_log_itself_has_is_looked_at_once(monkeypatch) -> 
         await records.consumer._wait_next_records(1.0)
     assert records.sought == [(books, 3)]
     assert [[r.offset for r in b] for _, b in records.handled] == [[6, 7]]
+
+
+async def test_where_nothing_is_committed_yet_reading_begins_at_the_beginning(monkeypatch) -> None:
+    # aiokafka seeks to what is committed, and to nothing where that is nothing: a batch fetched before would be lost.
+    books = TP("books", 1)
+    for committed in ({}, {books: None}, {books: 0}):
+        records = Records(monkeypatch, {books: batch(40, 41)})
+        records.consumer._committed_offset = committed
+        await records.consumer._wait_next_records(1.0)
+        assert (records.handled, records.sought) == ([], [(books, 0)])
+        records.batches[books] = batch(0, 1)
+        await records.consumer._wait_next_records(1.0)
+        assert [[r.offset for r in b] for _, b in records.handled] == [[0, 1]]
