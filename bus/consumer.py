@@ -8,12 +8,8 @@ from typing import Any, Literal
 
 from bus.connection import client_config
 from bus.errors import BusError
+from bus.offsets import END, Position, bounds, offsets_at
 from config.settings import Settings
-
-Position = tuple[str, int]
-"""(topic, partition)"""
-
-OFFSETS_TIMEOUT_S = 30
 
 FAST = {
     "fetch.min.bytes": 1,
@@ -51,26 +47,12 @@ class TailReader:
                 self._consumer.close()
                 raise BusError(f"the topic {topic} does not exist; create it with: venue-mirror topics apply")
             self._partitions += [(topic, p) for p in sorted(metadata[topic].partitions)]
-        for position in self._partitions:
-            low, high = self._watermarks(position)
+        for position, (low, high) in bounds(self._consumer, self._partitions).items():
             if isinstance(start, Mapping):
                 self._positions[position] = max(low, start.get(position, low))
             else:
                 self._positions[position] = high if start == "end" else low
         self._consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in self._positions.items()])
-
-    def _watermarks(self, position: Position) -> tuple[int, int]:
-        from confluent_kafka import KafkaException, TopicPartition
-
-        deadline = time.monotonic() + OFFSETS_TIMEOUT_S
-        while True:
-            try:
-                return self._consumer.get_watermark_offsets(TopicPartition(*position), timeout=5)
-            except KafkaException as error:
-                # A topic that was created a moment ago, or a broker that moves its leaders: asked again.
-                if time.monotonic() > deadline:
-                    raise BusError(f"no offsets for {position[0]}[{position[1]}]: {error}") from error
-            time.sleep(0.05)
 
     @property
     def positions(self) -> dict[Position, int]:
@@ -92,7 +74,7 @@ class TailReader:
 
     def ends(self) -> dict[Position, int]:
         """The offset behind the last record of each partition, asked now; blocks."""
-        return {position: self._watermarks(position)[1] for position in self._partitions}
+        return offsets_at(self._consumer, self._partitions, END)
 
     def read_to_end(self, timeout_s: float = 60) -> list[Any]:
         """Every record up to where the log ended when this was called; raises BusError when that takes too long."""

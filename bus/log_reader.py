@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from bus.connection import client_config
-from bus.consumer import FAST, OFFSETS_TIMEOUT_S, Position
+from bus.consumer import FAST
 from bus.errors import BusError
+from bus.offsets import TIMEOUT_S, Position, bounds, offsets_at
 from bus.tracing import Context, active, context_of
 from config.settings import Settings
 
@@ -53,32 +54,24 @@ def start_positions(settings: Settings, starts: Mapping[str, str | int]) -> dict
 
     Raises BusError when a topic does not exist or the broker does not say.
     """
-    from confluent_kafka import KafkaException, TopicPartition
+    from confluent_kafka import KafkaException
 
     consumer = _consumer(settings, {})
-    deadline = time.monotonic() + OFFSETS_TIMEOUT_S
     out: dict[Position, int] = {}
     try:
-        while True:
-            try:
-                metadata = consumer.list_topics(timeout=5).topics
-                for topic, start in starts.items():
-                    if topic not in metadata or not metadata[topic].partitions:
-                        raise BusError(f"the topic {topic} does not exist; create it with: venue-mirror topics apply")
-                    for partition in sorted(metadata[topic].partitions):
-                        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=5)
-                        at = low if start == "beginning" else high
-                        if isinstance(start, int):
-                            asked = [TopicPartition(topic, partition, start)]
-                            found = consumer.offsets_for_times(asked, timeout=5)[0].offset
-                            at = found if found >= 0 else high
-                        out[(topic, partition)] = max(low, at)
-                return out
-            except KafkaException as error:
-                # A topic that was created a moment ago, or a broker that moves its leaders: asked again.
-                if time.monotonic() > deadline:
-                    raise BusError(f"no offsets: {error}") from error
-                time.sleep(0.05)
+        metadata = consumer.list_topics(timeout=TIMEOUT_S).topics
+        for topic, start in starts.items():
+            if topic not in metadata or not metadata[topic].partitions:
+                raise BusError(f"the topic {topic} does not exist; create it with: venue-mirror topics apply")
+            partitions = [(topic, partition) for partition in sorted(metadata[topic].partitions)]
+            found = bounds(consumer, partitions)
+            times = offsets_at(consumer, partitions, start) if isinstance(start, int) else {}
+            for position, (low, high) in found.items():
+                at = low if start == "beginning" else times.get(position, high)
+                out[position] = max(low, at if at >= 0 else high)
+        return out
+    except KafkaException as error:
+        raise BusError(f"no offsets: {error}") from error
     finally:
         consumer.close()
 

@@ -21,7 +21,7 @@ class Producer:
     Not to be shared by processes; threads may share it.
     """
 
-    def __init__(self, settings: Settings, *, queue_max: int = 200_000, linger_ms: float = 5) -> None:
+    def __init__(self, settings: Settings, *, queue_max: int = 200_000, linger_ms: float | None = None) -> None:
         from confluent_kafka import Producer as RdProducer
 
         self.failed = 0
@@ -34,7 +34,7 @@ class Producer:
                 "enable.idempotence": True,
                 "acks": "all",
                 "compression.type": "lz4",
-                "linger.ms": linger_ms,
+                "linger.ms": settings.kafka.linger_ms if linger_ms is None else linger_ms,
                 "batch.size": 512 * 1024,
                 "partitioner": "murmur2_random",
                 "queue.buffering.max.messages": queue_max,

@@ -50,19 +50,9 @@ class BookWorker:
     )  # fmt: skip
 
     def __init__(
-        self,
-        symbol: str,
-        native: str,
-        rule: SyncRule,
-        publisher: Publisher,
-        counts: Counts,
-        settings: CollectorSettings,
-        want_snapshot: WantSnapshot,
-        *,
-        price_exp: int = 0,
-        size_exp: int = 0,
-        last_epoch: int = 0,
-    ) -> None:
+        self, symbol: str, native: str, rule: SyncRule, publisher: Publisher, counts: Counts, settings: CollectorSettings,
+        want_snapshot: WantSnapshot, *, price_exp: int = 0, size_exp: int = 0, last_epoch: int = 0,
+    ) -> None:  # fmt: skip
         self.symbol = symbol
         self.native = native
         self.key = market_key(publisher.venue, symbol)

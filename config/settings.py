@@ -46,6 +46,9 @@ class KafkaSettings(_Section):
     ssl_certificate_file: Path | None = None
     ssl_key_file: Path | None = None
     replication_factor: int = Field(1, ge=1, le=9)
+    linger_ms: float = Field(
+        5, ge=0, le=1000, description="how long market data waits for company on its way to Kafka; orders never wait"
+    )
     market_partitions: int = Field(12, ge=1, le=4096, description="partitions of every topic keyed by venue|symbol")
 
 
