@@ -83,7 +83,7 @@ class Collector:
         )  # fmt: skip
         self.pool = self.feed or ConnectionPool(
             name, self.venue, own.ws_url.rstrip("/"), self.pipeline, self.counts,
-            silence_s=settings.collector.stale_connection_s, rest=self.rest,
+            silence_s=settings.collector.stale_connection_s, rest=self.rest, beside=self.venue.beside(),
         )  # fmt: skip
         self.snapshots = Snapshots(self.venue, self.rest, self.pipeline, self.counts)
         self.auditor = Auditor(self.venue, self.rest, self.pipeline, self.counts, settings.collector.audit_s)

@@ -1,13 +1,16 @@
 """All websocket connections of one venue in one process: instruments are put where there is room, connections renewed.
 
 Each connection holds up to Limits.instruments_per_connection instruments; what is unchanged is never subscribed again.
+Where a venue sends some channels on another address than the books, a second pool holds their connections.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from collectors.metrics import Counts
 from collectors.pipeline import Pipeline
@@ -15,6 +18,9 @@ from collectors.renewal import renew
 from collectors.rest import RestClient
 from collectors.stream import Connection
 from collectors.venue import Venue
+
+if TYPE_CHECKING:
+    from collectors.worker import BookWorker
 
 RENEWAL_LOOK_S = 30.0
 
@@ -32,6 +38,7 @@ class ConnectionPool:
         *,
         silence_s: float,
         rest: RestClient | None = None,
+        beside: Venue | None = None,
     ) -> None:
         self._rest = rest
         self._fixed_url = bool(url)
@@ -40,7 +47,8 @@ class ConnectionPool:
         self.url = (url or venue.ws_url) + venue.ws_path()
         self.pipeline = pipeline
         self.counts = counts
-        self.silence_s = silence_s
+        self.silence_s = math.inf if venue.limits.quiet else silence_s
+        self.beside = None if beside is None else SidePool(self, beside, url, silence_s=silence_s, rest=rest)
         self.connections: list[Connection] = []
         self.connected = asyncio.Event()
         """Set once any connection was open."""
@@ -51,7 +59,12 @@ class ConnectionPool:
 
     def open_count(self) -> int:
         """Connections that are open now."""
-        return sum(connection.is_open for connection in self.connections)
+        beside = 0 if self.beside is None else self.beside.open_count()
+        return sum(connection.is_open for connection in self.connections) + beside
+
+    def book_of(self, native: str) -> BookWorker | None:
+        """The worker whose book these connections bring."""
+        return self.pipeline.workers.get(native)
 
     def groups(self) -> Iterable[tuple[object, Iterable[str]]]:
         """The instruments of each connection, with something that tells the connections apart."""
@@ -72,6 +85,8 @@ class ConnectionPool:
             connection = self._with_room()
             self._by_native[native] = connection
             connection.add(native)
+            if self.beside is not None:
+                self.beside.subscribe([native])
 
     def renew(self, native: str) -> None:
         """Subscribe an instrument anew, for its snapshot."""
@@ -88,6 +103,8 @@ class ConnectionPool:
 
     def unsubscribe(self, native: str) -> None:
         """Take an instrument off; a connection without any is closed."""
+        if self.beside is not None:
+            self.beside.unsubscribe(native)
         connection = self._by_native.pop(native, None)
         if connection is None:
             return
@@ -115,6 +132,8 @@ class ConnectionPool:
 
     async def close(self) -> None:
         """Close every connection."""
+        if self.beside is not None:
+            await self.beside.close()
         tasks = [c.task for c in self.connections if c.task is not None]
         for task in tasks:
             task.cancel()
@@ -124,6 +143,12 @@ class ConnectionPool:
 
     async def renew_old(self) -> None:
         """Replace each connection before the venue's limit of age, one at a time; runs until cancelled."""
+        if self.beside is not None:
+            await asyncio.gather(self._renew_old(), self.beside.renew_old())
+        else:
+            await self._renew_old()
+
+    async def _renew_old(self) -> None:
         age_s = self.venue.limits.max_age_s
         while age_s:
             await asyncio.sleep(min(RENEWAL_LOOK_S, age_s / 4))
@@ -161,6 +186,24 @@ class ConnectionPool:
         connection.task = asyncio.create_task(connection.run())
         self.connections.append(connection)
         return connection
+
+
+class SidePool(ConnectionPool):
+    """The connections of what travels beside the books: the books do not hear of them, the venue's limit is the same."""
+
+    def __init__(
+        self, main: ConnectionPool, venue: Venue, url: str, *, silence_s: float, rest: RestClient | None
+    ) -> None:
+        super().__init__(
+            f"{main.name} beside the books", venue, url, main.pipeline, main.counts, silence_s=silence_s, rest=rest
+        )
+        self._main = main
+
+    def book_of(self, native: str) -> BookWorker | None:
+        return None
+
+    async def connect_turn(self) -> None:
+        await self._main.connect_turn()
 
 
 def _name(connection: Connection) -> tuple[int, float]:

@@ -179,7 +179,7 @@ class Connection:
                 transport.disconnect()
             pool.counts.reconnects += 1
             for native in sorted(self.natives):
-                if self.shadow is None and (worker := pool.pipeline.workers.get(native)) is not None:
+                if self.shadow is None and (worker := pool.book_of(native)) is not None:
                     worker.on_stream_lost("the connection was lost")
             if time.monotonic() - opened_s > 60:
                 backoff_s = FIRST_BACKOFF_S
@@ -269,16 +269,19 @@ class Connection:
                     await asyncio.sleep(pool.venue.limits.request_interval_s)
             return
         for native in batch:
-            worker = pool.pipeline.workers.get(native)
-            if worker is None:
+            if native not in pool.pipeline.workers:
                 continue
             if self.shadow is not None:
                 continue  # the books are the old connection's until this one takes over
+            worker = pool.book_of(native)
             if refusal := error or waiting.errors.get(native, ""):
                 pool.counts.refused_subscriptions += 1
-                worker.refused(f"the venue refused the subscription: {refusal}")
+                if worker is None:
+                    log.warning("%s: the venue refused the subscription of %s: %s", pool.name, native, refusal)
+                else:
+                    worker.refused(f"the venue refused the subscription: {refusal}")
                 asyncio.get_running_loop().call_later(REFUSED_RETRY_S, self._again, native)
-            else:
+            elif worker is not None:
                 worker.on_subscribed()
 
     def _again(self, native: str) -> None:

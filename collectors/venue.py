@@ -103,6 +103,8 @@ class Limits:
     """Connections that may be opened at once: what a venue allows in a window of time, less what the interval brings."""
     max_age_s: float = 0
     """The venue cuts a connection at this age (24 h is usual); 0: it does not say."""
+    quiet: bool = False
+    """A connection may be silent for as long as it likes, so only the ping finds a dead one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,13 @@ class Venue(ABC):
     def ws_path(self) -> str:
         """Path and query below ``ws_url``."""
         return ""
+
+    def beside(self) -> Venue | None:
+        """Those of the channels that do not travel with the books, as a venue with a websocket of its own; None: all do.
+
+        Of it only the address, the limits, the frames and the parser are asked. What is lost there is no book's loss.
+        """
+        return None
 
     def polls(self) -> list[Poll]:
         """What has to be asked for again and again because no stream says it."""

@@ -17,9 +17,14 @@ from simulator.stream_server import Client
 from simulator.truth import TruthBook
 from simulator.wire import Change, Wire, World, answer, bases, checked_base, compact
 
+FORCED = "forceOrder"
 WEIGHT_HEADER = "X-MBX-USED-WEIGHT-1M"
 FUTURES_DEPTHS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}
 """limit → request weight. Source: USD-M and COIN-M Futures, "Order Book"."""
+ROUTES = {"public": ("depth", "trade", "bookTicker"), "market": (FORCED,)}
+"""route → the streams that USD-M sends on it; the root sends all. Source: "Important WebSocket Change Notice"."""
+FORCED_EVERY = 16
+"""One trade in so many is a liquidation's."""
 SPOT_DEPTHS = ((100, 5), (500, 25), (1000, 50), (5000, 250))
 """(up to this limit, request weight). Source: Spot, "Order book"."""
 
@@ -96,7 +101,7 @@ class BinanceWire(Wire):
     Stream", "Exchange Information", "Order Book"."""
 
     trading = "TRADING"
-    ws_paths = ("/stream", "/public/stream")
+    ws_paths = ("/stream", "/public/stream", "/market/stream")
 
     def __init__(self, venue: BinanceVenue, market: Market) -> None:
         super().__init__(venue)
@@ -191,7 +196,8 @@ class BinanceWire(Wire):
                 if len(client.streams | set(params)) > most:
                     return _error(number, 2, f"Invalid request: more than {most} streams on a connection")
                 for name in params:
-                    self.stream.subscribe(client, name)
+                    if _sent_on(client.path, name):
+                        self.stream.subscribe(client, name)
             case "UNSUBSCRIBE":
                 for name in params:
                     self.stream.unsubscribe(client, name)
@@ -212,6 +218,8 @@ class BinanceWire(Wire):
                 "q": one.size(size), "m": buyer_is_maker,
             }  # fmt: skip
             self._send(f"{one.stream}@trade", trade)
+            if self.market.futures and one.trade_id % FORCED_EVERY == 0:
+                self._publish_forced(change, trade)
         if self.stream.wanted(f"{one.stream}@bookTicker"):
             flow = one.flow
             ticker: dict[str, Any] = {
@@ -221,6 +229,13 @@ class BinanceWire(Wire):
             if self.market.futures:
                 ticker = {"e": "bookTicker"} | ticker | {"T": now_ms, "E": now_ms}
             self._send(f"{one.stream}@bookTicker", ticker)
+
+    def _publish_forced(self, change: Change, trade: Mapping[str, Any]) -> None:
+        size = trade["q"]
+        order = {"s": trade["s"]} | ({"ps": trade["s"].partition("_")[0]} if self.market.inverse else {})
+        order |= {"S": "SELL" if trade["m"] else "BUY", "o": "LIMIT", "f": "IOC", "q": size, "p": trade["p"], "ap": trade["p"],
+                  "X": "FILLED", "l": size, "z": size, "T": trade["T"]}  # fmt: skip
+        self._send(f"{change.one.stream}@{FORCED}", {"e": FORCED, "E": trade["E"], "o": order})
 
     def _publish_depth(self, change: Change, now_ms: int) -> None:
         one, market = change.one, self.market
@@ -250,6 +265,11 @@ class BinanceWire(Wire):
             return compact({"stream": stream, "data": data})
 
         return frame({"s": native, "U": 1, "u": "not a number"}), frame({"s": "NOBODYUSDT", "U": 1, "u": 1})
+
+
+def _sent_on(path: str, stream: str) -> bool:
+    kinds = ROUTES.get(path.split("/")[1])
+    return kinds is None or stream.partition("@")[2].startswith(kinds)
 
 
 def _error(number: Any, code: int, text: str) -> bytes:

@@ -69,8 +69,9 @@ async def bench(simulated: SyntheticVenue, **settings: Any) -> AsyncIterator[Ben
     rest = RestClient(simulated.rest_url, counts, weight_per_minute=1_000_000, concurrency=4, timeout_s=10)
     own = CollectorSettings(**{"stale_connection_s": 5, "stale_s": 5, **settings})  # pyright: ignore
     pool = ConnectionPool(
-        "bench", venue, simulated.ws_url, pipeline, counts, silence_s=own.stale_connection_s, rest=rest
-    )
+        "bench", venue, simulated.ws_url, pipeline, counts, silence_s=own.stale_connection_s, rest=rest,
+        beside=venue.beside(),
+    )  # fmt: skip
     snapshots = Snapshots(venue, rest, pipeline, counts)
     found = Bench(venue, simulated, pipeline, pool, counts, {})
     loop = asyncio.get_running_loop()

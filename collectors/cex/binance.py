@@ -135,6 +135,8 @@ class BinanceVenue(Venue):
     offers = frozenset({BOOK, TRADE, TICKER})
     prefix: ClassVar[str]
     """Of every REST path: /api/v3, /fapi/v1, /dapi/v1."""
+    route: ClassVar[str] = "/stream"
+    """Path of the combined stream."""
     depth_stream: ClassVar[str]
     depth_limit: ClassVar[int]
     depth_weight: ClassVar[int]
@@ -187,15 +189,20 @@ class BinanceVenue(Venue):
             raise MalformedFrame(f"24-hour statistics: {error}") from error
 
     def ws_path(self) -> str:
-        return "/stream"
+        return self.route
 
-    def streams(self, natives: Sequence[str]) -> list[str]:
-        """The stream names of these instruments."""
+    def kinds(self) -> list[str]:
+        """The streams of an instrument, as their names say it behind the '@'."""
         kinds = [self.depth_stream]
         if TRADE in self.channels:
             kinds.append("trade")
         if TICKER in self.channels:
             kinds.append("bookTicker")
+        return kinds
+
+    def streams(self, natives: Sequence[str]) -> list[str]:
+        """The stream names of these instruments."""
+        kinds = self.kinds()
         return [f"{native.lower()}@{kind}" for native in natives for kind in kinds]
 
     def subscribe(self, natives: Sequence[str], request_id: int) -> list[bytes]:
@@ -237,13 +244,17 @@ class BinanceVenue(Venue):
             if kind == "bookTicker":
                 k = _decode_ticker(frame).data
                 return (TickerEvent(k.s, k.u, k.b, k.B, k.a, k.A, k.T * 1000),)
-            raise MalformedFrame(f"{self.id} frame: nothing was subscribed as {other.stream[:80]!r}")
+            return self.parse_more(kind, frame)
         if other.error is not None or other.code is not None:
             problem = other.error or _Problem(other.code or 0, other.msg)
             return (Reply(-1 if other.id is None else other.id, f"{problem.code}: {problem.msg}"),)
         if other.id is not None:
             return (Reply(other.id),)
         raise MalformedFrame(f"{self.id} frame: neither a stream's nor an answer")
+
+    def parse_more(self, kind: str, frame: bytes) -> Sequence[Event]:
+        """The events of a stream that only this market has; may raise BAD."""
+        raise MalformedFrame(f"{self.id} frame: nothing was subscribed as {kind[:80]!r}")
 
     @classmethod
     def sniff(cls, frames: Sequence[bytes]) -> bool:

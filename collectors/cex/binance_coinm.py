@@ -1,9 +1,11 @@
-"""Binance COIN-M futures. Source: Binance COIN-M Futures, "Websocket Market Streams", "Exchange Information"."""
+"""Binance COIN-M futures. Source: Binance COIN-M Futures, "Websocket Market Streams" (one address for every stream), "Exchange
+Information"."""
 
 from __future__ import annotations
 
+from collectors.cex.binance_futures import FORCED
 from collectors.cex.binance_usdm import BinanceUsdM
-from collectors.venue import Limits
+from collectors.venue import LIQUIDATION, Limits, Venue
 
 
 class BinanceCoinM(BinanceUsdM):
@@ -12,9 +14,10 @@ class BinanceCoinM(BinanceUsdM):
     id = "binance-coinm"
     rest_url = "https://dapi.binance.com"
     ws_url = "wss://dstream.binance.com"
+    route = "/stream"
     limits = Limits(
-        instruments_per_connection=60,
-        instruments_per_request=60,
+        instruments_per_connection=50,  # 200 streams, up to four an instrument
+        instruments_per_request=50,
         request_interval_s=0.15,
         connect_interval_s=1.2,
         connect_burst=40,
@@ -23,3 +26,9 @@ class BinanceCoinM(BinanceUsdM):
     )
     prefix = "/dapi/v1"
     chain = "ps"
+
+    def kinds(self) -> list[str]:
+        return [*super().kinds(), *([FORCED] if LIQUIDATION in self.channels else [])]
+
+    def beside(self) -> Venue | None:
+        return None

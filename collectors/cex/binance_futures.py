@@ -1,13 +1,14 @@
-"""What Binance's two futures markets add: mark and index price and funding, asked for, because their streams travel on
-another address than the books.
+"""What Binance's two futures markets add: liquidations, which it pushes, of each instrument the latest of a second; and mark
+price, index price and funding, which are asked for.
 
-Source: Binance USDⓈ-M and COIN-M Futures, "Mark Price" (premiumIndex), "Get Funding Rate Info" (fundingInfo: only symbols
-whose interval is not the usual eight hours), "Open Interest".
+Source: Binance USDⓈ-M and COIN-M Futures, "Liquidation Order Streams", "Mark Price" (premiumIndex), "Get Funding Rate Info"
+(fundingInfo: only symbols whose interval is not the usual eight hours).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -16,11 +17,13 @@ from collectors.cex.binance import BAD, BinanceVenue, Millis
 from collectors.venue import (
     BOOK,
     FUNDING,
+    LIQUIDATION,
     MARK_PRICE,
     TICKER,
     TRADE,
     Event,
     FundingEvent,
+    LiquidationEvent,
     MalformedFrame,
     MarkPriceEvent,
     Poll,
@@ -30,6 +33,23 @@ from collectors.venue import (
 HOUR_US = 3_600_000_000
 USUAL_INTERVAL_US = 8 * HOUR_US
 PREMIUM_EVERY_S, INTERVALS_EVERY_S = 5.0, 3600.0
+FORCED = "forceOrder"
+
+
+class _Order(Struct, gc=False):
+    s: str
+    S: Literal["BUY", "SELL"]
+    p: str
+    q: str
+    T: Millis = 0
+
+
+class _Forced(Struct, gc=False):
+    o: _Order
+
+
+class _ForcedFrame(Struct, gc=False):
+    data: _Forced
 
 
 class _Premium(Struct):
@@ -46,6 +66,7 @@ class _Interval(Struct):
     fundingIntervalHours: int  # noqa: N815
 
 
+_decode_forced = msgspec.json.Decoder(_ForcedFrame).decode
 _decode_premiums = msgspec.json.Decoder(list[_Premium]).decode
 _decode_intervals = msgspec.json.Decoder(list[_Interval]).decode
 
@@ -53,12 +74,19 @@ _decode_intervals = msgspec.json.Decoder(list[_Interval]).decode
 class BinanceFutures(BinanceVenue):
     """The part that both futures markets share."""
 
-    offers = frozenset({BOOK, TRADE, TICKER, FUNDING, MARK_PRICE})
+    offers = frozenset({BOOK, TRADE, TICKER, FUNDING, MARK_PRICE, LIQUIDATION})
 
     def __init__(self, *, channels: Collection[str] = (BOOK, TRADE)) -> None:
         super().__init__(channels=channels)
         self._intervals: dict[str, int] = {}
         """Of symbols with another one than the usual, by the last answer."""
+
+    def parse_more(self, kind: str, frame: bytes) -> Sequence[Event]:
+        if kind != FORCED:
+            return super().parse_more(kind, frame)
+        # The order as it was placed: its limit is the bankruptcy price, its quantity the whole position's.
+        o = _decode_forced(frame).data.o
+        return (LiquidationEvent(o.s, o.S, o.p, o.q, "", o.T * 1000),)
 
     def polls(self) -> list[Poll]:
         if not self.channels & {FUNDING, MARK_PRICE}:

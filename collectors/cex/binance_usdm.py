@@ -1,10 +1,13 @@
-"""Binance USD-M futures. Source: Binance USDⓈ-M Futures, "Websocket Market Streams", "Exchange Information"."""
+"""Binance USD-M futures. Source: Binance USDⓈ-M Futures, "Websocket Market Streams", "Important WebSocket Change Notice"
+(books, trades and tickers on /public, liquidations on /market), "Exchange Information"."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from collectors.cex.binance import decode_entry, plain
-from collectors.cex.binance_futures import BinanceFutures
-from collectors.venue import Limits, Listing, PredecessorChain
+from collectors.cex.binance_futures import FORCED, BinanceFutures
+from collectors.venue import LIQUIDATION, Limits, Listing, PredecessorChain, Venue
 from market.instruments import future_symbol, perpetual_symbol
 
 STATES = {"TRADING": "TRADING", "CLOSE": "DELISTED", "DELIVERED": "DELISTED"}
@@ -16,8 +19,8 @@ class BinanceUsdM(BinanceFutures):
 
     id = "binance-usdm"
     rest_url = "https://fapi.binance.com"
-    # Depth, trades and tickers travel on the /public route; without it nothing new is guaranteed to arrive.
-    ws_url = "wss://fstream.binance.com/public"
+    ws_url = "wss://fstream.binance.com"
+    route = "/public/stream"
     limits = Limits(
         instruments_per_connection=60,  # 200 streams, up to three an instrument
         instruments_per_request=60,
@@ -34,6 +37,9 @@ class BinanceUsdM(BinanceFutures):
     info_weight = 1
     sync_rule = PredecessorChain()
     chain = "pu"
+
+    def beside(self) -> Venue | None:
+        return MarketRoute(channels=(LIQUIDATION,)) if LIQUIDATION in self.channels else None
 
     def listing(self, entry: bytes) -> Listing:
         e = decode_entry(entry)
@@ -61,3 +67,17 @@ class BinanceUsdM(BinanceFutures):
             contract_size=str(e.contractSize or 1),
             expiry_us=expiry_us,
         )
+
+
+class MarketRoute(BinanceUsdM):
+    """What USD-M sends on its /market route. A subscription on the wrong route is taken, and nothing comes."""
+
+    route = "/market/stream"
+    # One stream an instrument, and nothing on it while nobody is liquidated.
+    limits = replace(BinanceUsdM.limits, instruments_per_connection=200, quiet=True)
+
+    def kinds(self) -> list[str]:
+        return [FORCED]
+
+    def beside(self) -> Venue | None:
+        return None

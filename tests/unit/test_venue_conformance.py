@@ -27,9 +27,13 @@ NO_IO = {"aiohttp", "asyncio", "http", "io", "os", "picows", "random", "requests
          "threading", "time", "urllib.request", "websockets"}  # fmt: skip
 
 
-@pytest.fixture(params=adapter_ids())
+VENUES = {name: adapter(name)(channels=ALL_CHANNELS) for name in adapter_ids()}
+BESIDE = {f"{name} beside": route for name, one in VENUES.items() if (route := one.beside()) is not None}
+
+
+@pytest.fixture(params=[*VENUES, *BESIDE])
 def venue(request: pytest.FixtureRequest) -> Venue:
-    return adapter(request.param)(channels=ALL_CHANNELS)
+    return (VENUES | BESIDE)[request.param]
 
 
 def natives(n: int) -> list[str]:
@@ -65,6 +69,16 @@ def test_a_full_subscription_is_one_frame_of_modest_size(venue: Venue) -> None:
         assert len(frame) <= 64 * 1024
     assert venue.subscribe(full, 1) != venue.unsubscribe(full, 1)
     assert venue.subscribe(full[:1], 1) == type(venue)(channels=ALL_CHANNELS).subscribe(full[:1], 1), "an adapter keeps no state"
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_travels_beside_the_books_is_asked_for_on_one_address_only(name: str) -> None:
+    main, route = VENUES[name.partition(" ")[0]], BESIDE[name]
+    assert (route.ws_url, route.ws_path()) != (main.ws_url, main.ws_path()) or not route.limits.quiet
+    assert route.channels < main.channels
+    assert not set(route.subscribe(["BTCUSDT"], 1)) & set(main.subscribe(["BTCUSDT"], 1))
+    assert route.beside() is None
+    assert type(main)(channels=("book", "trade")).beside() is None
 
 
 def test_its_heartbeat_is_a_frame_or_left_to_the_websocket(venue: Venue) -> None:
