@@ -23,18 +23,19 @@ from collectors.ccxt_feed import CcxtFeed
 from collectors.cex.ccxt_pro import CcxtVenue
 from collectors.delays import Delays
 from collectors.discovery import Discovery, Instrument, load_listings
-from collectors.errors import CollectorError, MalformedFrame, RestError, VenueUnreachable
+from collectors.errors import CollectorError, VenueUnreachable
 from collectors.mantissas import step_exponent
 from collectors.metrics import CollectorMetrics, Counts, Gauges
 from collectors.ownership import Ownership
 from collectors.pipeline import Pipeline
+from collectors.polling import Poller
 from collectors.pool import ConnectionPool
 from collectors.publisher import Publisher
 from collectors.rest import RestClient
 from collectors.selection import Selector
 from collectors.server import start_server
 from collectors.snapshots import Snapshots
-from collectors.venue import Poll, adapter
+from collectors.venue import adapter
 from collectors.worker import BookWorker
 from config.settings import ConfigError, Settings
 
@@ -85,6 +86,7 @@ class Collector:
             name, self.venue, own.ws_url.rstrip("/"), self.pipeline, self.counts,
             silence_s=settings.collector.stale_connection_s, rest=self.rest, beside=self.venue.beside(),
         )  # fmt: skip
+        self.poller = Poller(name, self.venue, self.rest, self.pipeline)
         self.snapshots = Snapshots(self.venue, self.rest, self.pipeline, self.counts)
         self.auditor = Auditor(self.venue, self.rest, self.pipeline, self.counts, settings.collector.audit_s)
         self.delays = Delays(settings.collector.lag_max_s)
@@ -132,7 +134,7 @@ class Collector:
                     asyncio.create_task(self._reselect(), name="selection"),
                     asyncio.create_task(self.pool.renew_old(), name="renewal"),
                     *([asyncio.create_task(self.auditor.run(), name="audit")] if c.audit_s else []),
-                    *(asyncio.create_task(self._repeat(poll), name="poll") for poll in self.venue.polls()),
+                    *(asyncio.create_task(job, name="poll") for job in self.poller.jobs()),
                 ]
                 stopped = asyncio.create_task(stop.wait())
                 # A venue may have nothing to audit or to renew.
@@ -258,21 +260,6 @@ class Collector:
                 self.pool.renew(worker.native)
 
         asyncio.get_running_loop().call_later(delay_s, renew)
-
-    async def _repeat(self, poll: Poll) -> None:
-        """Ask for what no stream says, for as long as the process runs."""
-        while True:
-            try:
-                body = await self.rest.call(poll.request)
-                self.counts.polls += 1
-                now_ns = time.time_ns()
-                for event in self.venue.parse_poll(poll.request, body):
-                    self.pipeline.route_polled(event, now_ns)
-            except RestError as error:
-                log.info("%s: %s", self.name, error)
-            except MalformedFrame as error:
-                self.publisher.dead_letter(b"", str(error), time.time_ns())
-            await asyncio.sleep(poll.every_s)
 
     def _drop(self, native: str) -> None:
         if self.pipeline.workers.pop(native, None) is not None:

@@ -49,7 +49,7 @@ __all__ = [
     "ALL_CHANNELS", "BOOK", "FUNDING", "LIQUIDATION", "MARK_PRICE", "OPEN_INTEREST", "TICKER", "TRADE", "Answer", "BookDelta",
     "BookSnapshot", "Event", "FundingEvent", "Level", "Limits", "LiquidationEvent", "Listing", "MalformedFrame",
     "MarkPriceEvent", "OpenInterestEvent", "Parser", "Poll", "PredecessorChain", "RangeChain", "Reply", "RestRequest",
-    "StreamBook", "StreamBroken", "StreamChain", "SyncRule", "TextBook", "TextChecksum", "TickerEvent",
+    "Round", "StreamBook", "StreamBroken", "StreamChain", "SyncRule", "TextBook", "TextChecksum", "TickerEvent",
     "TradeEvent", "UnknownVenue", "Venue", "Verdict", "adapter", "adapter_ids",
 ]  # fmt: skip
 
@@ -80,6 +80,16 @@ class Poll:
 
     request: RestRequest
     every_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A call for each instrument that is followed, one after another, and then again from the first."""
+
+    request: Callable[[str], RestRequest]
+    """Of the venue's name of the instrument."""
+    every_s: float
+    """For each instrument; longer where so many calls would take too large a share of the venue's weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +211,10 @@ class Venue(ABC):
 
     def polls(self) -> list[Poll]:
         """What has to be asked for again and again because no stream says it."""
+        return []
+
+    def rounds(self) -> list[Round]:
+        """The same, where the venue tells of one instrument at a time; parse_poll() reads these answers too."""
         return []
 
     def parse_poll(self, request: RestRequest, body: bytes) -> Sequence[Event]:

@@ -141,7 +141,8 @@ class BinanceWire(Wire):
 
     def routes(self) -> list[tuple[str, Any]]:
         prefix = self.market.prefix
-        return [(f"{prefix}/exchangeInfo", self._exchange_info), (f"{prefix}/depth", self._depth)]
+        found = [(f"{prefix}/exchangeInfo", self._exchange_info), (f"{prefix}/depth", self._depth)]
+        return [*found, (f"{prefix}/openInterest", self._open_interest)] if self.market.futures else found
 
     def synthetic_entries(self) -> list[dict[str, Any]]:
         """Exchange info's ``symbols`` of generated instruments."""
@@ -167,6 +168,13 @@ class BinanceWire(Wire):
         else:
             found = await self._binance.snapshot(native, limit[0])
         return self._weighed(limit[1] if limit else 1, found)
+
+    async def _open_interest(self, request: web.Request) -> web.Response:
+        if (one := self.listed(request.query.get("symbol"))) is None:
+            return self._weighed(1, answer({"code": -1121, "msg": "Invalid symbol."}, 400))
+        pair = {"pair": one.native.partition("_")[0], "contractType": "PERPETUAL"} if self.market.inverse else {}
+        found = {"openInterest": one.size(1_000_000 + one.trade_id), "symbol": one.native}
+        return self._weighed(1, answer(found | pair | {"time": self.venue.now_us() // 1000}))
 
     def _weighed(self, weight: int, response: web.Response) -> web.Response:
         """Count a call; the header says the weight used in this minute. Nothing is refused for it."""

@@ -26,6 +26,7 @@ class BinanceCoinM(BinanceUsdM):
     )
     prefix = "/dapi/v1"
     chain = "ps"
+    interest_unit = "CONTRACT"
 
     def kinds(self) -> list[str]:
         return [*super().kinds(), *([FORCED] if LIQUIDATION in self.channels else [])]

@@ -1,14 +1,15 @@
 """What Binance's two futures markets add: liquidations, which it pushes, of each instrument the latest of a second; and mark
-price, index price and funding, which are asked for.
+price, index price, funding and open interest, which are asked for, the last of one instrument after another.
 
 Source: Binance USDⓈ-M and COIN-M Futures, "Liquidation Order Streams", "Mark Price" (premiumIndex), "Get Funding Rate Info"
-(fundingInfo: only symbols whose interval is not the usual eight hours).
+(fundingInfo: only symbols whose interval is not the usual eight hours), "Open Interest".
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
@@ -19,6 +20,7 @@ from collectors.venue import (
     FUNDING,
     LIQUIDATION,
     MARK_PRICE,
+    OPEN_INTEREST,
     TICKER,
     TRADE,
     Event,
@@ -26,13 +28,15 @@ from collectors.venue import (
     LiquidationEvent,
     MalformedFrame,
     MarkPriceEvent,
+    OpenInterestEvent,
     Poll,
     RestRequest,
+    Round,
 )
 
 HOUR_US = 3_600_000_000
 USUAL_INTERVAL_US = 8 * HOUR_US
-PREMIUM_EVERY_S, INTERVALS_EVERY_S = 5.0, 3600.0
+PREMIUM_EVERY_S, INTERVALS_EVERY_S, INTEREST_EVERY_S = 5.0, 3600.0, 60.0
 FORCED = "forceOrder"
 
 
@@ -66,15 +70,23 @@ class _Interval(Struct):
     fundingIntervalHours: int  # noqa: N815
 
 
+class _Interest(Struct):
+    symbol: str
+    openInterest: str  # noqa: N815
+    time: Millis = 0
+
+
 _decode_forced = msgspec.json.Decoder(_ForcedFrame).decode
 _decode_premiums = msgspec.json.Decoder(list[_Premium]).decode
 _decode_intervals = msgspec.json.Decoder(list[_Interval]).decode
+_decode_interest = msgspec.json.Decoder(_Interest).decode
 
 
 class BinanceFutures(BinanceVenue):
     """The part that both futures markets share."""
 
-    offers = frozenset({BOOK, TRADE, TICKER, FUNDING, MARK_PRICE, LIQUIDATION})
+    offers = frozenset({BOOK, TRADE, TICKER, FUNDING, MARK_PRICE, OPEN_INTEREST, LIQUIDATION})
+    interest_unit: ClassVar[str] = "BASE"
 
     def __init__(self, *, channels: Collection[str] = (BOOK, TRADE)) -> None:
         super().__init__(channels=channels)
@@ -96,8 +108,17 @@ class BinanceFutures(BinanceVenue):
             Poll(RestRequest(f"{self.prefix}/premiumIndex", 10), PREMIUM_EVERY_S),
         ]
 
+    def rounds(self) -> list[Round]:
+        if OPEN_INTEREST not in self.channels:
+            return []
+        path = f"{self.prefix}/openInterest?symbol="
+        return [Round(lambda native: RestRequest(path + quote(native)), INTEREST_EVERY_S)]
+
     def parse_poll(self, request: RestRequest, body: bytes) -> Sequence[Event]:
         try:
+            if "/openInterest?" in request.path:
+                i = _decode_interest(body)
+                return (OpenInterestEvent(i.symbol, i.openInterest, self.interest_unit, i.time * 1000),)
             if request.path.endswith("/fundingInfo"):
                 self._intervals = {one.symbol: one.fundingIntervalHours * HOUR_US for one in _decode_intervals(body)}
                 return ()

@@ -1,4 +1,4 @@
-"""What Binance's futures add: liquidations; and, when they are asked, mark and index price, funding and its interval."""
+"""What Binance's futures add: liquidations; and, asked, mark and index price, funding and its interval, open interest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from collectors.errors import MalformedFrame
-from collectors.events import FundingEvent, LiquidationEvent, MarkPriceEvent
+from collectors.events import FundingEvent, LiquidationEvent, MarkPriceEvent, OpenInterestEvent
 from collectors.venue import ALL_CHANNELS, Venue, adapter
 from schemas import topics
 from simulator.synthetic import SyntheticVenue
@@ -45,6 +45,37 @@ def test_only_what_is_asked_for_is_polled() -> None:
     assert adapter("binance-usdm")().polls() == []
     only = adapter("binance-usdm")(channels=("funding",))
     assert {type(e) for e in only.parse_poll(only.polls()[1].request, PREMIUM)} == {FundingEvent}
+
+
+USDM_INTEREST = b'{"openInterest":"10659.509","symbol":"BTCUSDT","time":1589437530011}'
+COINM_INTEREST = (
+    b'{"symbol":"BTCUSD_200626","pair":"BTCUSD","openInterest":"15004","contractType":"CURRENT_QUARTER","time":1591261042378}'
+)
+
+
+@pytest.mark.parametrize(
+    ("market", "native", "path", "body", "event"),
+    [
+        ("binance-usdm", "BTCUSDT", "/fapi/v1/openInterest?symbol=BTCUSDT", USDM_INTEREST,
+         OpenInterestEvent("BTCUSDT", "10659.509", "BASE", 1589437530011000)),
+        ("binance-coinm", "BTCUSD_200626", "/dapi/v1/openInterest?symbol=BTCUSD_200626", COINM_INTEREST,
+         OpenInterestEvent("BTCUSD_200626", "15004", "CONTRACT", 1591261042378000)),
+    ],
+)  # fmt: skip
+def test_open_interest_is_asked_of_each_instrument(
+    market: str, native: str, path: str, body: bytes, event: OpenInterestEvent
+) -> None:
+    venue = adapter(market)(channels=ALL_CHANNELS)
+    (one,) = venue.rounds()
+    request = one.request(native)
+    assert (request.path, request.weight) == (path, 1)
+    assert list(venue.parse_poll(request, body)) == [event]
+    assert one.request("A&B?C").path.endswith("?symbol=A%26B%3FC")
+    for bad in (b"", b"[]", b"{}", b"[" * 9999, b"\xff", body.replace(b'"openInterest":"', b'"openInterest":5,"x":"')):
+        with pytest.raises(MalformedFrame):
+            venue.parse_poll(request, bad)
+    assert adapter(market)(channels=("book", "funding", "liquidation")).rounds() == []
+    assert adapter(market)(channels=("open_interest",)).polls() == []
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b'[{"symbol":"X"}]', b"<html>", b"\xff"])
