@@ -143,6 +143,12 @@ def inflated(frame: bytes) -> bytes:
     return out
 
 
+def request_number(echo: int | str | None) -> int:
+    """The number of a request as its answer repeats it; -1: it was none of ours."""
+    text = str(echo)
+    return int(text) if text.isdecimal() and text.isascii() and len(text) < 18 else -1
+
+
 def native_of(channel: str) -> str:
     """``btcusdt`` of ``market.btcusdt.mbp.400``; ValueError: no channel of an instrument."""
     parts = channel.split(".")
@@ -197,8 +203,7 @@ class HtxVenue(Venue):
             return (Answer(msgspec.json.encode({"pong": head.ping})),)
         if not head.status:
             raise MalformedFrame(f"{self.id} frame: neither a channel's nor an answer")
-        text = str(head.id)
-        request_id = int(text) if text.isdecimal() and len(text) < 18 else -1
+        request_id = request_number(head.id)
         if head.status != "ok":
             return (Reply(request_id, f"{head.id}: {head.error or head.status}"),)
         return (Reply(request_id),) if request_id >= 0 else ()

@@ -14,11 +14,13 @@ import msgspec
 from msgspec import Raw, Struct
 
 from collectors.cex.htx import Frame, HtxVenue, Trade, decode_entries, decode_trades, inflated, native_of
+from collectors.cex.htx_forced import Notices
 from collectors.cex.wire_json import BAD, plain, product
 from collectors.cex.wire_values import Id, asset, number, numbers, time_us
 from collectors.venue import (
     BOOK,
     FUNDING,
+    LIQUIDATION,
     OPEN_INTEREST,
     TICKER,
     TRADE,
@@ -35,6 +37,7 @@ from collectors.venue import (
     SyncRule,
     TickerEvent,
     TradeEvent,
+    Venue,
 )
 from market.instruments import future_symbol, perpetual_symbol
 
@@ -93,12 +96,15 @@ class HtxLinear(HtxVenue):
     id = "htx-linear"
     rest_url = "https://api.hbdm.com"
     ws_url = "wss://api.hbdm.com"
-    offers = frozenset({BOOK, TRADE, TICKER, FUNDING, OPEN_INTEREST})
+    offers = frozenset({BOOK, TRADE, TICKER, FUNDING, OPEN_INTEREST, LIQUIDATION})
     product: ClassVar[str] = "linear-swap"
     _rule = StreamChain()
 
     def ws_path(self) -> str:
         return f"/{self.product}-ws"
+
+    def beside(self) -> Venue | None:
+        return HtxLinearNotices(channels=(LIQUIDATION,)) if LIQUIDATION in self.channels else None
 
     def path(self, name: str) -> str:
         """A public call's path."""
@@ -208,4 +214,15 @@ class HtxInverse(HtxLinear):
     """HTX perpetuals in their coin: a contract is worth an amount of dollars."""
 
     id = "htx-inverse"
+    offers = HtxLinear.offers - {LIQUIDATION}  # the venue took this notice off its list for coins' swaps
     product = "swap"
+
+
+class HtxLinearNotices(Notices, HtxLinear):
+    """What HTX says of futures in USDT on its socket of notices."""
+
+    def ws_path(self) -> str:
+        return f"/{self.product}-notification"
+
+    def beside(self) -> Venue | None:
+        return None

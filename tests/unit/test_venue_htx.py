@@ -17,8 +17,10 @@ from collectors.venue import (
     BookDelta,
     BookSnapshot,
     FundingEvent,
+    LiquidationEvent,
     OpenInterestEvent,
     Reply,
+    StreamBroken,
     TickerEvent,
     TradeEvent,
     Venue,
@@ -213,3 +215,71 @@ def test_every_message_of_a_real_stream_is_the_mirrors_book(captures: Path) -> N
     assert (run.counts.crossed, run.counts.resyncs, run.counts.internal_errors) == (0, 0, 0)
     assert (exact, silent, run.counts.dead_letters) == (247, 45, 45)
     assert run.rebuilt() == {native: run.book(native) for native in run.rebuilt()}
+
+
+NOTICE = {
+    "op": "notify", "topic": "public.O3-USDT.liquidation_orders", "ts": 1639122193214, "data": [{
+        "symbol": "O3", "contract_code": "O3-USDT", "direction": "sell", "offset": "close", "volume": 432, "price": 0.7858,
+        "created_at": 1639122193172, "amount": 432, "trade_turnover": 339.4656, "contract_type": "swap", "pair": "O3-USDT",
+        "business_type": "swap"}],
+}  # fmt: skip
+
+
+def notices() -> Venue:
+    beside = venue("htx-linear").beside()
+    assert beside is not None
+    return beside
+
+
+def notice(frame: Any) -> list[Any]:
+    raw = frame if isinstance(frame, bytes) else encoded(frame)
+    found = list(notices().parse(gzip.compress(raw)))
+    assert found == list(notices().parse(raw))
+    return found
+
+
+def test_liquidations_are_notices() -> None:
+    assert notice(NOTICE) == [LiquidationEvent("O3-USDT", "SELL", "0.7858", "432", "", 1639122193172000)]
+    digits = encoded(NOTICE).replace(b"0.7858", b"51441.700000000000000000").replace(b'"volume":432', b'"volume":479.000')
+    two = digits.replace(b'"data":[', b'"data":[' + encoded(NOTICE["data"])[1:-1].replace(b"sell", b"buy") + b",")
+    assert notice(two) == [
+        LiquidationEvent("O3-USDT", "BUY", "0.7858", "432", "", 1639122193172000),
+        LiquidationEvent("O3-USDT", "SELL", "51441.700000000000000000", "479.000", "", 1639122193172000),
+    ]
+    assert notice({**NOTICE, "data": []}) == []
+
+
+def test_notices_are_subscribed_on_their_own_socket() -> None:
+    beside = notices()
+    assert beside.ws_url + beside.ws_path() == "wss://api.hbdm.com/linear-swap-notification"
+    assert json.loads(beside.subscribe(["BTC-USDT"], 7)[0]) == {
+        "op": "sub", "cid": "7", "topic": "public.BTC-USDT.liquidation_orders"
+    }  # fmt: skip
+    assert json.loads(beside.unsubscribe(["BTC-USDT"], 8)[0])["op"] == "unsub"
+    assert venue("htx-inverse").beside() is None
+    assert adapter("htx-linear")().beside() is None
+
+
+def test_the_answers_of_the_socket_of_notices() -> None:
+    done = {"op": "sub", "cid": "7", "topic": "public.BTC-USDT.liquidation_orders", "ts": 1670903745088, "err-code": 0}
+    assert notice(done) == [Reply(7)]
+    assert notice({**done, "op": "unsub"}) == [Reply(7)]
+    assert notice({**done, "cid": "40sG903yz80oDFWr"}) == [Reply(-1)]
+    (refused,) = notice({**done, "err-code": 2011, "err-msg": "illegal contract code"})
+    assert (refused.request_id, "2011" in refused.error, "BTC-USDT" in refused.error) == (7, True, True)
+    assert notice({"op": "ping", "ts": "1645202800015"}) == [Answer(b'{"op":"pong","ts":"1645202800015"}')]
+    assert notice({"op": "ping", "ts": 1645202800015}) == [Answer(b'{"op":"pong","ts":1645202800015}')]
+    assert notice({"op": "close", "ts": 1}) == [StreamBroken("the venue closes the connection")]
+    (error,) = notice({"op": "error", "ts": 1, "err-code": 2001, "err-msg": "x"})
+    assert error == Reply(-1, "2001: x")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"contract_code": None}, {"direction": "close"}, {"price": "dear"}, {"volume": None}, {"created_at": -1}, {"price": []}],
+)
+def test_a_notice_that_cannot_be_read_is_malformed(change: dict[str, Any]) -> None:
+    order = {**NOTICE["data"][0], **change}
+    for frame in ({**NOTICE, "data": [order]}, {**NOTICE, "data": {}}, {**NOTICE, "topic": "public.X.funding_rate"}, {"op": "x"}):
+        with pytest.raises(MalformedFrame):
+            notice(frame)
