@@ -1,22 +1,25 @@
 """Bitfinex v2: spot and perpetuals, channels by number.
 
 Source: Bitfinex API v2, "WS Public Books", "Trades", "Status", "Configuration", "WebSocket Checksum", REST "Configs",
-"Book"; read beside ccxt's bitfinex. Proof: the connection numbers every frame (flag SEQ_ALL, capture) and sends a
+"Book", "Liquidations"; read beside ccxt's bitfinex. Proof: the connection numbers every frame (flag SEQ_ALL, capture) and sends a
 CRC32 over 25 levels of each book (flag OB_CHECKSUM, documentation).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from urllib.parse import quote as url_quote
 
 import msgspec
 from msgspec import Raw, Struct
 
 from collectors.cex.wire_json import BAD, millis_us, plain_or_none, text
+from collectors.cex.wire_values import time_us
 from collectors.venue import (
     BOOK,
     FUNDING,
+    LIQUIDATION,
     MARK_PRICE,
     OPEN_INTEREST,
     TRADE,
@@ -27,6 +30,7 @@ from collectors.venue import (
     FundingEvent,
     Level,
     Limits,
+    LiquidationEvent,
     Listing,
     MalformedFrame,
     MarkPriceEvent,
@@ -63,6 +67,7 @@ _decode_array = msgspec.json.Decoder(list[Raw]).decode
 _decode_rows = msgspec.json.Decoder(list[tuple[Raw, int, Raw]]).decode
 _decode_row = msgspec.json.Decoder(tuple[Raw, int, Raw]).decode
 _decode_trade = msgspec.json.Decoder(tuple[int, int, Raw, Raw]).decode
+_decode_arrays = msgspec.json.Decoder(list[list[Raw]]).decode
 _decode_configs = msgspec.json.Decoder(tuple[list[str], list[str], list[Raw], list[Raw], list[tuple[str, str]]]).decode
 _decode_info = msgspec.json.Decoder(tuple[str, list[Raw]]).decode
 
@@ -76,6 +81,9 @@ FUNDING_US = 8 * 3_600_000_000
 STEP = "0.00000001"
 """Amounts have eight decimals; prices five significant digits and so no fixed tick."""
 STATUS_LENGTH = 18
+LIQUIDATIONS = "liq:global"
+"""One channel for all instruments."""
+EVERY_INSTRUMENT = 100_000
 
 
 class BitfinexBooks(StreamBook):
@@ -111,7 +119,7 @@ class Bitfinex(Venue):
         rest_weight_per_minute=30,
         heartbeat_s=15,
     )
-    offers = frozenset({BOOK, TRADE, FUNDING, MARK_PRICE, OPEN_INTEREST})
+    offers = frozenset({BOOK, TRADE, FUNDING, MARK_PRICE, OPEN_INTEREST, LIQUIDATION})
 
     def __init__(self, *, channels: Sequence[str] = (BOOK, TRADE)) -> None:
         super().__init__(channels=channels)
@@ -149,6 +157,9 @@ class Bitfinex(Venue):
     def ws_path(self) -> str:
         return "/ws/2"
 
+    def beside(self) -> Venue | None:
+        return BitfinexLiquidations(channels=(LIQUIDATION,)) if LIQUIDATION in self.channels else None
+
     def subscribe(self, natives: Sequence[str], request_id: int) -> list[bytes]:
         wanted: list[dict[str, str]] = []
         for native in natives:
@@ -172,6 +183,26 @@ class Bitfinex(Venue):
     @classmethod
     def sniff(cls, frames: Sequence[bytes]) -> bool:
         return any(b'"event":"subscribed"' in f and b'"chanId":' in f and b'"prec":"' in f for f in frames)
+
+
+class BitfinexLiquidations(Bitfinex):
+    """The one channel of all liquidations, on one connection: subscribed beside each book, each would be told many times."""
+
+    limits = replace(
+        Bitfinex.limits,
+        instruments_per_connection=EVERY_INSTRUMENT,
+        instruments_per_request=EVERY_INSTRUMENT,
+        reply_timeout_s=0,  # its answer names no instrument; a refusal breaks the connection off, which has nothing else
+    )
+
+    def beside(self) -> Venue | None:
+        return None
+
+    def subscribe(self, natives: Sequence[str], request_id: int) -> list[bytes]:
+        return [msgspec.json.encode({"event": "subscribe", "channel": "status", "key": LIQUIDATIONS})]
+
+    def unsubscribe(self, natives: Sequence[str], request_id: int) -> list[bytes]:
+        return []  # the others' are told by it too
 
 
 class _Connection:
@@ -210,6 +241,8 @@ class _Connection:
                 return ()
             case "error":
                 error = "" if e.code == DUPLICATE else f"{e.code}: {e.msg}"
+                if error and e.key == LIQUIDATIONS:
+                    return (StreamBroken(f"the liquidations were refused: {error}"),)
                 return (Reply(-1, error, native if e.channel == "book" else ""),)
             case "conf":
                 return (Reply(-1, "the flags were refused"),) if e.status not in ("", "OK") else ()
@@ -233,6 +266,8 @@ class _Connection:
             return () if named else (_book(native, payload, seq),)
         if channel == "trades":
             return (_trade(native, parts[2]),) if payload == b'"te"' else ()  # "tu" repeats it, a list is the past
+        if channel == "status" and not named and native == LIQUIDATIONS:
+            return list(_forced(payload))
         if channel == "status" and not named:
             return self._status(native, _decode_array(payload))
         return ()
@@ -270,6 +305,24 @@ def _trade(native: str, raw: Raw) -> TradeEvent:
     size = text(amount)
     side = "SELL" if size.startswith("-") else "BUY"
     return TradeEvent(native, str(trade_id), side, text(price), size.removeprefix("-"), millis_us(str(ts_ms)))
+
+
+def _forced(payload: bytes) -> Iterator[LiquidationEvent]:
+    """Each liquidation as it begins, with the position's number, its whole amount and the price of liquidation.
+
+    Its executions, which tell the same amount again, are left out.
+    """
+    for row in _decode_arrays(payload) if payload.startswith(b"[[") or payload == b"[]" else [_decode_array(payload)]:
+        kind, position, ts_ms, native, amount, executed, price = (text(row[n]) for n in (0, 1, 2, 4, 5, 8, 11))
+        if kind != "pos" or executed not in ("0", "1") or not native:
+            raise ValueError(f"no liquidation: {kind[:20]!r} of {native[:40]!r}")
+        if executed == "1":
+            continue
+        if not amount or not price:
+            raise ValueError(f"a liquidation of {native[:40]!r} without amount or price")
+        # A long position has an amount above zero, and is closed by selling.
+        side = "BUY" if amount.startswith("-") else "SELL"
+        yield LiquidationEvent(native, side, price, amount.removeprefix("-"), position, time_us(ts_ms, 3))
 
 
 def _smallest(info: list[Raw]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable
 from decimal import Decimal
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from collectors.errors import MalformedFrame
+from collectors.pool import ConnectionPool
 from collectors.venue import (
     ALL_CHANNELS,
     Answer,
@@ -18,6 +21,7 @@ from collectors.venue import (
     BookSnapshot,
     Event,
     FundingEvent,
+    LiquidationEvent,
     MarkPriceEvent,
     OpenInterestEvent,
     Reply,
@@ -198,3 +202,84 @@ def test_a_real_capture_has_no_hole_and_its_books_are_exact(captures: Path) -> N
         if number != 1000:
             lost.receive(frame, number)
     assert len(lost.broken) == 1
+
+
+LIQUIDATIONS = subscribed("status", 91684, key="liq:global")
+EXECUTED = '["pos",142397657,1574697680828.2002,null,"tBSVUSD",-2.62932,91.583875238719,null,1,1,null,112.27]'
+BEGUN = '["pos",171085137,1706395919788,null,"tAVAXF0:USTF0",-8,32.868,null,0,1,null,33.2550]'
+LONG = '["pos",171085138,1706395919788.5,null,"tBTCUSD",1e-8,1.0093,null,0,0,null,1.0098]'
+SHORT_EVENT = LiquidationEvent("tAVAXF0:USTF0", "BUY", "33.2550", "8", "171085137", 1706395919788000)
+LONG_EVENT = LiquidationEvent("tBTCUSD", "SELL", "1.0098", "1e-8", "171085138", 1706395919788500)
+
+
+def liquidations(*frames: str) -> list[Event]:
+    return parse(*frames, start=[*START[:2], LIQUIDATIONS])
+
+
+def test_a_liquidation_is_told_once_as_it_begins() -> None:
+    assert liquidations(f"[91684,[{BEGUN},{EXECUTED},{LONG}],1]", '[91684,"hb",2]') == [SHORT_EVENT, LONG_EVENT]
+    assert liquidations(f"[91684,{BEGUN},1]", f"[91684,[{EXECUTED}],2]", "[91684,[],3]") == [SHORT_EVENT]
+    assert liquidations(f"[91684,[{LONG}],1]", f"[91684,[{LONG}],3]")[1:] == [
+        StreamBroken("frame 3 came after 1")
+    ], "its frames are counted too"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [BEGUN.replace("33.2550", "null"), BEGUN.replace("-8", "null"), BEGUN.replace('"pos"', '"x"'),
+     BEGUN.replace(",0,1,", ",2,1,"), BEGUN.replace("1706395919788", '"now"'), BEGUN[:-14] + "]",
+     BEGUN.replace('"tAVAXF0:USTF0"', "null"), "5", "{}"],
+)  # fmt: skip
+def test_a_liquidation_that_cannot_be_read_is_malformed(row: str) -> None:
+    with pytest.raises(MalformedFrame):
+        liquidations(f"[91684,[{LONG},{row}],1]")
+
+
+async def test_all_liquidations_come_on_one_connection_which_is_opened_anew_when_they_are_refused() -> None:
+    natives = [f"tX{n}USD" for n in range(20)]
+    run = Replay("bitfinex", [*natives, BTC])
+    beside = run.venue.beside()
+    assert beside is not None
+    assert (type(run.venue)().beside(), beside.unsubscribe([BTC], 1)) == (None, [])
+    asked: list[int] = []
+
+    async def talk(socket: ServerConnection) -> None:
+        number = -1
+        await socket.send(START[0])
+        async for raw in socket:
+            said = json.loads(raw)
+            if said.get("key") != "liq:global":
+                continue
+            if number < 0:
+                number = len(asked)
+                asked.append(0)
+            asked[number] += 1
+            if number == 0:
+                await socket.send(json.dumps({**said, "event": "error", "msg": "key: invalid", "code": 10300}))
+            elif asked[number] > 1:
+                await socket.send(json.dumps({**said, "event": "error", "msg": "subscribe: dup", "code": 10301}))
+            else:
+                await socket.send(LIQUIDATIONS)
+                await socket.send(f"[91684,[{LONG},{BEGUN}],1]")
+
+    async with serve(talk, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        url = f"ws://127.0.0.1:{port}"
+        pool = ConnectionPool("bitfinex", beside, url, run.pipeline, run.counts, silence_s=30)
+        pool.connect_turn = lambda: asyncio.sleep(0)
+        try:
+            pool.subscribe(natives)
+            async with asyncio.timeout(20):
+                while not run.kinds()["market.liquidation"]:
+                    await asyncio.sleep(0.02)
+            pool.subscribe([BTC])
+            async with asyncio.timeout(20):
+                while asked != [1, 2]:
+                    await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
+            assert (len(pool.connections), pool.open_count()) == (1, 1)
+        finally:
+            await pool.close()
+    counts = run.counts
+    assert run.kinds()["market.liquidation"] == 1
+    assert (counts.reconnects, counts.unrouted, counts.dead_letters, counts.internal_errors) == (1, 1, 0, 0)
