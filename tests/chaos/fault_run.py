@@ -41,8 +41,8 @@ PROTOCOLS = ("okx", "kraken", "bybit-linear", "coinbase", "deribit")
 LOST = ("drop", "frozen frame", "reorder", "checksum")
 """What a client has to find out when it hits a LIVE book. (A late frame may be the next one all the same.)"""
 LEVELS = 12
-FIRST_LIVE_S = 120.0
-HEAL_S = 150.0
+FIRST_LIVE_S = 300.0
+HEAL_S = 300.0
 """After the last fault: reconnects back off up to 45 s."""
 JUDGE_S = 90.0
 """Patience with books that cannot be told at the moment, at the end."""

@@ -40,7 +40,7 @@ PAUSE_S = 10.0
 STALE_S = 10.0
 """Kafka's silence is noticed after three seconds, a lag after two; the rest is a slow machine's."""
 SAMPLE_S = 0.5
-RECOVER_S = 180.0
+RECOVER_S = 400.0
 
 
 @dataclass

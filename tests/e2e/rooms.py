@@ -14,7 +14,7 @@ from cli.views import ViewError, Views
 from config.settings import Settings, VenueSettings
 from simulator.venue_server import SimulatedVenue
 
-DEADLINE_S = 180.0
+DEADLINE_S = 300.0
 """Of each wait. A loaded machine takes a minute for what takes a second; nobody waits for what has come."""
 
 

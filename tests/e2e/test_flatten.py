@@ -27,7 +27,7 @@ def test_a_kill_with_flatten_leaves_no_order_and_no_position(floor: Floor) -> No
     assert floor.cli("resume", "--all", "--reason", "test").returncode == 0
     floor.start("execute", str(accounts))
     floor.start("trade", str(strategy), "--mode", "paper")
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while len(positions(floor)) < 2 and time.monotonic() < deadline:
         floor.play(2)
     held = positions(floor)

@@ -188,7 +188,7 @@ async def test_partitions_are_raised_and_every_book_bar_and_past_book_stays_exac
         await asyncio.to_thread(archive, rooms.settings)
         await stop(rooms, workers)
         live_before = prober.live
-        grown, deadline = await grow(), time.monotonic() + 60
+        grown, deadline = await grow(), time.monotonic() + 240
         while "keys would move" in grown.stderr and time.monotonic() < deadline:
             grown = await grow()  # as it says: until Kafka has noticed that they are gone
         assert grown.returncode == 0, grown.stderr

@@ -50,7 +50,7 @@ def rights(secured: SecuredKafka, settings) -> SecuredKafka:
     assert acls.apply(admin) > 100
     # Brokers take a moment to enforce what was agreed.
     collector = settings(kafka=secured.kafka(acls.user("collector")))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while refused(collector, "market.trade"):
         assert time.monotonic() < deadline
         time.sleep(0.2)

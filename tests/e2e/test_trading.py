@@ -117,7 +117,7 @@ class Floor:
         )  # fmt: skip
         self.processes.append(process)
         wanted = 2 if arguments[0] == "execute" else 1
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while (text := Path(log.name).read_text()).count(": ready") + text.count("runs PAPER") < wanted:
             assert process.poll() is None, text
             assert time.monotonic() < deadline, text
@@ -126,7 +126,7 @@ class Floor:
 
     def cli(self, *arguments: str) -> Any:
         """Run a command to its end."""
-        return self._cli(*arguments, env=self.env, timeout_s=120)
+        return self._cli(*arguments, env=self.env, timeout_s=240)
 
     def mine(self, topic: str) -> list[dict[str, Any]]:
         """Records of this test's accounts."""
@@ -181,7 +181,7 @@ def test_an_arbitrage_on_paper_from_book_to_money(floor: Floor) -> None:
     assert floor.cli("resume", "--all", "--reason", "test").returncode == 0
     executor = floor.start("execute", str(accounts))
     trader = floor.start("trade", str(strategy), "--mode", "paper")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while len(floor.mine("orders.fill")) < 4 and time.monotonic() < deadline:
         floor.play(3)
     time.sleep(3)
@@ -199,7 +199,7 @@ def test_an_arbitrage_on_paper_from_book_to_money(floor: Floor) -> None:
     trader.wait()
     floor.start("execute", str(accounts))
     floor.start("trade", str(strategy), "--mode", "paper")
-    before, deadline = len(floor.mine("orders.fill")), time.monotonic() + 60
+    before, deadline = len(floor.mine("orders.fill")), time.monotonic() + 180
     while len(floor.mine("orders.fill")) == before and time.monotonic() < deadline:
         floor.play(3)
     assert len(floor.mine("orders.fill")) > before, "both go on where they were"
@@ -208,7 +208,7 @@ def test_an_arbitrage_on_paper_from_book_to_money(floor: Floor) -> None:
     assert re.search(r"KILL, version \d+, offset \d+", killed.stdout.splitlines()[0])
     assert killed.stdout.count(": KILLED, none of its orders is open") == 2, killed.stdout
     killed_ns = time.time_ns()
-    later, deadline = list[dict[str, Any]](), time.monotonic() + 60
+    later, deadline = list[dict[str, Any]](), time.monotonic() + 180
     while not later and time.monotonic() < deadline:
         floor.play(2)
         later = [d for d in floor.mine("orders.risk") if d["ts_ns"] > killed_ns + 1_000_000_000]
@@ -219,7 +219,7 @@ def test_an_arbitrage_on_paper_from_book_to_money(floor: Floor) -> None:
 
     # What groups left over is closed although the strategy is killed, or stands in a record that says how much it is.
     groups = {i["group_id"] for i in floor.mine("orders.intent")}
-    residuals, deadline = dict[str, dict[str, Any]](), time.monotonic() + 90
+    residuals, deadline = dict[str, dict[str, Any]](), time.monotonic() + 240
     while time.monotonic() < deadline:
         floor.play(1)
         residuals = {r["group_id"]: r for r in records(floor.settings, "orders.residual") if r["group_id"] in groups}
@@ -236,7 +236,7 @@ def test_an_arbitrage_on_paper_from_book_to_money(floor: Floor) -> None:
 
     # The ledger against the account's own balances; positions against fills.
     totals, venue = dict[tuple[str, str], Decimal](), dict[tuple[str, str], Decimal]()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         totals = dict[tuple[str, str], Decimal]()
         for entry in {r["id"]: r for r in floor.mine("orders.ledger")}.values():
