@@ -12,7 +12,7 @@ from cli.views import ViewError
 from simulator.synthetic import SyntheticVenue
 from tests.e2e.rooms import rooms_of, section, unified
 
-INSTRUMENTS = 80
+INSTRUMENTS = 200
 DEADLINE_S = 300
 """Of each wait: a loaded machine takes long for everything. Nothing here is timed."""
 
