@@ -30,7 +30,7 @@ from tests.chaos.asof_drill import judge, note_moments
 from tests.e2e.rooms import DEADLINE_S, rooms_of, section, unified
 
 INSTRUMENTS = 4
-KILLS = 5
+KILLS = 10
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ async def test_an_archiver_that_is_killed_again_and_again_keeps_every_record_onc
     chance = random.Random(7)
     for number in range(KILLS):
         child = await rooms.stack.start(f"archiver-{number}", "archive")
-        await asyncio.sleep(1.2 + 1.5 * chance.random())
+        await asyncio.sleep(1.0 + chance.random())
         rooms.stack.children.remove(child)
         assert child.process.returncode is None, child.tail()
         os.kill(child.process.pid, signal.SIGKILL)
