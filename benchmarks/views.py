@@ -115,7 +115,10 @@ async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="venue-mirror-bench-") as temporary:
         async with private_broker(load_settings(), log_to) as settings:
             section = settings.processor.model_copy(
-                update={"app_id": f"bench-{time.time_ns()}", "web_port": free_port(), "data_dir": Path(temporary) / "faust"}
+                update={
+                    "app_id": f"bench-{time.time_ns()}", "web_port": free_port(), "data_dir": Path(temporary) / "faust",
+                    "web_rate_per_s": 0,  # one address asks for all
+                }
             )
             own, address = settings.model_copy(update={"processor": section}), f"http://127.0.0.1:{section.web_port}"
             async with Stack(own, Path(temporary)) as stack, Views(address) as views:

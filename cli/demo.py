@@ -200,8 +200,7 @@ async def _simulator(stack: Stack, name: str, arguments: list[str]) -> Truth:
 
 @contextlib.asynccontextmanager
 async def _processing(settings: Settings, stack: Stack) -> AsyncIterator[Rooms]:
-    p = settings.processor
-    async with Views(f"http://{p.web_host}:{p.web_port}") as views:
+    async with Views.of(settings) as views:
         await stack.start("processor", "process", settings=settings)
         await stack.until("the processor", views.ready, 60)
         yield Rooms(settings, stack, views)

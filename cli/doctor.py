@@ -38,7 +38,7 @@ class Finding:
 
 async def examine(settings: Settings) -> list[Finding]:
     """Every finding, in the order in which one would mend them. Asks the network; takes at most about 20 s."""
-    out = [*_machine(settings), *_secrets(settings), *_console(settings)]
+    out = [*_machine(settings), *_secrets(settings), *_tokens(settings)]
     out += await asyncio.to_thread(lambda: list(_kafka(settings)))
     async with aiohttp.ClientSession(timeout=TIMEOUT) as http:
         asked: list[Awaitable[list[Finding]]] = [_venue(http, settings, name) for name in settings.venues]
@@ -82,6 +82,7 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
         ("kafka.sasl_password_file", kafka.sasl_password_file, True), ("kafka.ssl_ca_file", kafka.ssl_ca_file, False),
         ("kafka.ssl_certificate_file", kafka.ssl_certificate_file, False), ("kafka.ssl_key_file", kafka.ssl_key_file, True),
         ("console.token_file", settings.console.token_file, True),
+        ("processor.web_token_file", settings.processor.web_token_file, True),
     ):  # fmt: skip
         if path is None:
             continue
@@ -99,13 +100,19 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
             yield Finding("ok", f"{name} can be read")
 
 
-def _console(settings: Settings) -> Iterator[Finding]:
-    from console.security import is_loopback
+def _tokens(settings: Settings) -> Iterator[Finding]:
+    from config.access import is_loopback
 
-    own = settings.console
-    if not is_loopback(own.web_host) and own.token_file is None:
-        text = f"console.web_host {own.web_host} can be reached from other machines, and there is no token"
-        yield Finding("fail", text, "set console.token_file (openssl rand -hex 32 > token), or listen on 127.0.0.1")
+    own, p = settings.console, settings.processor
+    for name, host, file, more in (
+        ("console", own.web_host, own.token_file, ""),
+        ("processor", p.web_host, p.web_token_file, ", or set processor.web_open where something in front of it asks"),
+    ):
+        if is_loopback(host) or file is not None or (name == "processor" and p.web_open):
+            continue
+        setting = "console.token_file" if name == "console" else "processor.web_token_file"
+        text = f"{name}.web_host {host} can be reached from other machines, and there is no token"
+        yield Finding("fail", text, f"set {setting} (openssl rand -hex 32 > token), or listen on 127.0.0.1{more}")
 
 
 def _kafka(settings: Settings) -> Iterator[Finding]:

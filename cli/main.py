@@ -262,10 +262,10 @@ def query_book(
 ) -> None:
     """Show one book, e.g. `venue-mirror query book binance-spot BTC/USDT --watch`."""
     from cli.query import show_book
-    from cli.views import ViewError
+    from cli.views import ViewError, Views
 
     try:
-        asyncio.run(show_book(_views_url(config, url), venue, symbol, depth, watch, as_json))
+        asyncio.run(show_book(Views.of(settings_of(config), url), venue, symbol, depth, watch, as_json))
     except ViewError as error:
         raise fail(error, 1) from None
     except KeyboardInterrupt:
@@ -280,17 +280,12 @@ def query_books(
 ) -> None:
     """List every book with its state."""
     from cli.query import show_books
-    from cli.views import ViewError
+    from cli.views import ViewError, Views
 
     try:
-        asyncio.run(show_books(_views_url(config, url), as_json))
+        asyncio.run(show_books(Views.of(settings_of(config), url), as_json))
     except ViewError as error:
         raise fail(error, 1) from None
-
-
-def _views_url(config: Path | None, url: str) -> str:
-    p = settings_of(config).processor
-    return url or f"http://{p.web_host}:{p.web_port}"
 
 
 @app.command()

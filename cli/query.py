@@ -40,9 +40,9 @@ def ladder(book: dict[str, Any]) -> Table:
     return table
 
 
-async def show_book(url: str, venue: str, symbol: str, depth: int, watch: bool, as_json: bool) -> None:
+async def show_book(client: Views, venue: str, symbol: str, depth: int, watch: bool, as_json: bool) -> None:
     """Print one book, or keep it on the screen. Raises ViewError."""
-    async with Views(url) as views:
+    async with client as views:
         book = await views.book(venue, symbol, depth)
         if as_json:
             print(json.dumps(book))
@@ -59,9 +59,9 @@ async def show_book(url: str, venue: str, symbol: str, depth: int, watch: bool, 
                 live.update(ladder(await views.book(venue, symbol, depth)))
 
 
-async def show_books(url: str, as_json: bool) -> None:
+async def show_books(client: Views, as_json: bool) -> None:
     """Print every book with its state. Raises ViewError."""
-    async with Views(url) as views:
+    async with client as views:
         books = await views.books()
     if as_json:
         print(json.dumps(books))

@@ -148,10 +148,9 @@ class _Run:
 
     async def play(self) -> dict[str, Any]:
         """The whole run; gives the summary without its seconds."""
-        p = self.settings.processor
         ends = TailReader(self.settings, [BOOK.name, STATUS.name], start="end")
         results = TailReader(self.settings, [BBO.name, TICKER.name, PROOF.name], start="end")
-        async with Views(f"http://{p.web_host}:{p.web_port}") as views:
+        async with Views.of(self.settings) as views:
             await self.stack.start("processor", "process")
             await self.stack.until("the processor", views.ready, 60)
             for name in self.venues:

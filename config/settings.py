@@ -126,8 +126,17 @@ class ProcessorSettings(_Section):
     """The Faust app."""
 
     app_id: str = "venue-mirror-processor"
-    web_host: str = "127.0.0.1"
+    web_host: str = Field("127.0.0.1", description="another address needs web_token_file, or web_open")
     web_port: int = Field(6066, ge=1, le=65535)
+    web_token_file: Path | None = Field(
+        None, description="file with the token that who asks the views must send; the same for all workers and their clients"
+    )
+    web_open: bool = Field(
+        False, description="no token although others reach web_host: something in front of the views asks who is there"
+    )
+    web_rate_per_s: float = Field(
+        500, ge=0, description="requests a second from one client address, twice as many at once; more get 429; 0: no limit"
+    )
     data_dir: Path = Path(".venue-mirror/faust")
     checkpoint_s: float = Field(1.0, gt=0, description="seconds between two checkpoints of one book, and two commits")
     checkpoint_share: float = Field(0.15, gt=0, le=1, description="share of the process that checkpoints may take")

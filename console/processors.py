@@ -59,13 +59,16 @@ class Watched:
 class Processors:
     """Asks the processors' web views. ``urls`` are tried in turn: any worker answers for any book."""
 
-    def __init__(self, urls: Iterable[str], metrics_urls: Iterable[str], counts: Counts) -> None:
+    def __init__(self, urls: Iterable[str], metrics_urls: Iterable[str], counts: Counts, token: str = "") -> None:
         self.urls = [url.rstrip("/") for url in urls]
-        self.metrics_urls = [*(f"{url}/metrics" for url in self.urls), *metrics_urls]
+        self._views = [f"{url}/metrics" for url in self.urls]
+        self.metrics_urls = [*self._views, *metrics_urls]
         self.watched: dict[str, Watched] = {}
         self.scraped: dict[str, dict[str, float]] = {}
         """The last metrics of each address; empty when it does not answer."""
         self._counts = counts
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        """For the processors alone: collectors have no use for their token."""
         self._session: aiohttp.ClientSession | None = None
         self._next = 0
 
@@ -106,7 +109,7 @@ class Processors:
         for _ in range(len(self.urls)):
             url = self.urls[self._next % len(self.urls)]
             try:
-                async with self._session.get(url + path) as response:
+                async with self._session.get(url + path, headers=self._headers) as response:
                     view = await response.json(content_type=None)
                     if response.status == 200:
                         one.take(view)
@@ -127,7 +130,7 @@ class Processors:
     async def _scrape(self, url: str) -> dict[str, float]:
         assert self._session is not None
         try:
-            async with self._session.get(url) as response:
+            async with self._session.get(url, headers=self._headers if url in self._views else {}) as response:
                 return parse(await response.text()) if response.status == 200 else {}
         except (aiohttp.ClientError, TimeoutError, ValueError):
             return {}

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from ipaddress import ip_address
 from pathlib import Path
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from config.access import AccessError, is_loopback, same
+from config.access import read_token as read
 from console.errors import ConsoleError
 from console.metrics import Counts
 
@@ -43,27 +44,12 @@ LOGIN = """\
 """
 
 
-def read_token(path: Path | None) -> str:
+def read_token(path: Path | None, setting: str = "console.token_file") -> str:
     """The token of the file, empty without one. Raises ConsoleError naming the file, never what is in it."""
-    if path is None:
-        return ""
     try:
-        token = path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConsoleError(f"cannot read console.token_file {path}: {type(error).__name__}") from None
-    if len(token) < 16:
-        raise ConsoleError(f"console.token_file {path} holds fewer than 16 characters; make one: openssl rand -hex 32")
-    return token
-
-
-def is_loopback(host: str) -> bool:
-    """Whether this address is of this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+        return read(path, setting)
+    except AccessError as error:
+        raise ConsoleError(str(error)) from None
 
 
 class Guard:
@@ -87,7 +73,7 @@ class Guard:
         if not self._token:
             return True
         given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-        return _same(given, self._token) or _same(request.cookies.get(COOKIE, ""), self._cookie)
+        return same(given, self._token) or same(request.cookies.get(COOKIE, ""), self._cookie)
 
     async def login(self, request: web.Request) -> web.StreamResponse:
         """``GET /login`` asks for the token, ``POST /login`` takes it."""
@@ -97,7 +83,7 @@ class Guard:
             given = str((await request.post()).get("token", "")).strip()
         except (ValueError, LookupError):  # a body that is no form, or no text in the charset that it names
             given = ""
-        if not self._token or not _same(given, self._token):
+        if not self._token or not same(given, self._token):
             self._counts.refused_requests += 1
             return web.Response(text=LOGIN, content_type="text/html", status=401)
         response = web.Response(status=303, headers={"Location": "/"})
@@ -121,11 +107,6 @@ class Guard:
             return await handler(request)
 
         return guard
-
-
-def _same(given: str, secret: str) -> bool:
-    """Compared in a time that tells nothing. Bytes of a header that are no UTF-8 arrive as lone surrogates."""
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), secret.encode())
 
 
 async def add_headers(_: web.Request, response: web.StreamResponse) -> None:

@@ -26,6 +26,7 @@ from aiohttp import web
 
 from bus.connection import require_broker
 from bus.errors import BusError
+from config.access import is_loopback
 from config.settings import Settings
 from console.errors import BadRequest, ConsoleError
 from console.health import Health
@@ -33,7 +34,7 @@ from console.metrics import ConsoleMetrics, Counts, Gauges
 from console.mirror import Mirror, Taken
 from console.processors import Processors
 from console.reader import Reader
-from console.security import Guard, add_headers, is_loopback, read_token
+from console.security import Guard, add_headers, read_token
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +66,9 @@ class Console:
         self.mirror = Mirror(self.counts)
         p = settings.processor
         self.processors = Processors(
-            own.views_urls or (f"http://{p.web_host}:{p.web_port}",), own.metrics_urls, self.counts
-        )
+            own.views_urls or (f"http://{p.web_host}:{p.web_port}",), own.metrics_urls, self.counts,
+            read_token(p.web_token_file, "processor.web_token_file"),
+        )  # fmt: skip
         self.reader = Reader(settings, self._hand_over, self.counts)
         self.health = Health(self.mirror, self.processors, self.reader)
         token = read_token(own.token_file)

@@ -20,6 +20,7 @@ from bus.partitions import home
 from bus.producer import Producer
 from bus.tracing import active as active_tracer
 from bus.tracing import start as start_tracing
+from config.access import AccessError
 from config.settings import Settings
 from processors.bars import Bars
 from processors.batch_transport import BatchTransport
@@ -30,6 +31,7 @@ from processors.cross import Crosses
 from processors.derived import Derived
 from processors.faust_app import make_app, make_table, subscribe
 from processors.features import Features
+from processors.guard import Guard, views_token
 from processors.instruments import Instruments
 from processors.metrics import Counts, Gauges, ProcessorMetrics
 from processors.mirror_book import MirrorBook
@@ -41,7 +43,7 @@ from schemas.topics import BBO_BY_GROUP, BOOK, STATUS, TRADE
 
 log = logging.getLogger(__name__)
 
-EXIT_OK, EXIT_NO_BROKER, EXIT_MOVED = 0, 2, 75
+EXIT_OK, EXIT_NO_BROKER, EXIT_CONFIG, EXIT_MOVED = 0, 2, 64, 75
 """The last: the partitions were raised; a supervisor starts this worker again."""
 IDLE_S = 3.0
 """A partition that gives nothing for this long, although its end is not reached, has nothing left to give."""
@@ -63,6 +65,7 @@ class Processor:
         """Of market.book, as the broker had them when this worker started."""
         self._idle_since: dict[Any, tuple[int | None, float]] = {}
         self.counts = Counts()
+        self.guard = Guard(p, self.counts)
         self.producer = Producer(settings)
         self.app = make_app(settings, bootstrap, self.url)
         self.table = make_table(self.app, settings, "books")
@@ -329,15 +332,19 @@ class Processor:
 
 
 def main(settings: Settings) -> int:
-    """Run one worker until SIGTERM or SIGINT; gives the exit code (0 stopped, 2 no broker)."""
+    """Run one worker until SIGTERM or SIGINT; gives the exit code (0 stopped, 2 no broker, 64 settings)."""
     import uvloop
 
     try:
+        views_token(settings.processor)
         bootstrap = require_broker(settings)
         settings = prepare(settings)
     except BusError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_NO_BROKER
+    except AccessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_CONFIG
     start_tracing(settings, "processor")
     settings.processor.data_dir.mkdir(parents=True, exist_ok=True)
     loop = uvloop.new_event_loop()

@@ -46,6 +46,8 @@ class Counts:
     commits: int = _counter("Commits of offsets that checkpoints cover")
     restored: int = _counter("Books read back from the table")
     rebalances: int = _counter("Assignments of partitions")
+    requests_refused: int = _counter("Requests of the views without the token (401)")
+    requests_limited: int = _counter("Requests of the views over processor.web_rate_per_s of their client (429)")
 
 
 @dataclass(slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from processors.guard import OPEN_PATHS
+
 STATES = ["SYNCING", "LIVE", "LAGGING", "STALE", "GAP", "RECOVERING", "HALTED", "DELISTED"]
 NUMBER = {"type": "integer"}
 TEXT = {"type": "string"}
@@ -60,7 +62,10 @@ BAR = _object(
 
 
 def _answers(schema: Any, *errors: int, kind: str = "application/json") -> dict[str, Any]:
-    reasons = {400: "what was asked makes no sense", 404: "there is no such thing", 503: "not now; ask again"}
+    reasons = {
+        400: "what was asked makes no sense", 401: "a token is needed", 404: "there is no such thing",
+        429: "too many requests from this address; Retry-After says when to ask again", 503: "not now; ask again",
+    }  # fmt: skip
     out: dict[str, Any] = {"200": {"description": "the answer", "content": {kind: {"schema": schema}}}}
     for status in errors:
         out[str(status)] = {"description": reasons[status], "content": {"application/json": {"schema": ERROR}}}
@@ -72,8 +77,8 @@ def _get(summary: str, parameters: list[Any], answers: dict[str, Any]) -> dict[s
 
 
 @cache
-def describe() -> dict[str, Any]:
-    """The document of ``/openapi.json``."""
+def describe(with_token: bool = False) -> dict[str, Any]:
+    """The document of ``/openapi.json``; ``with_token``: of a worker that asks for one."""
     depth = _query("depth", "levels a side; all without it", _whole(1_000_000))
     stream = _answers(TEXT, 400, 404, 503, kind="text/event-stream")
     stream["307"] = {"description": "the worker that holds the key"}
@@ -105,6 +110,13 @@ def describe() -> dict[str, Any]:
             "503": {"description": "not yet", "content": {"application/json": {"schema": ready}}}}),
         "/metrics": _get("Prometheus", [], _answers(TEXT, kind="text/plain")),
     }  # fmt: skip
+    refusals = _answers(None, 401, 429) if with_token else _answers(None, 429)
+    for path, operations in paths.items():
+        if path not in OPEN_PATHS:
+            operations["get"]["responses"] |= {status: one for status, one in refusals.items() if status != "200"}
+    scheme = {"components": {"securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}}, "security": [{"bearer": []}]}
+    for path in OPEN_PATHS if with_token else ():
+        paths[path]["get"]["security"] = []
     return {
         "openapi": "3.1.0",
         "info": {
@@ -112,4 +124,5 @@ def describe() -> dict[str, Any]:
             "description": "Books of trading venues. Only a book whose state is LIVE is exact and now.",
         },
         "paths": paths,
+        **(scheme if with_token else {}),
     }  # fmt: skip

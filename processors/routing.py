@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
+from yarl import URL
+
+from processors.guard import PASSED, Guard
 
 if TYPE_CHECKING:
     from processors.app import Processor
 
-PASSED = "X-Venue-Mirror-Passed"
 TIMEOUT = aiohttp.ClientTimeout(total=3)
 
 
@@ -20,18 +22,20 @@ class NotReady(Exception):
 
 
 class Elsewhere(Exception):
-    """Another worker has answered: its status and its JSON."""
+    """Another worker has answered: its status, its JSON, and when to ask again."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, retry_after: str = "") -> None:
         super().__init__(status)
         self.status = status
         self.text = text
+        self.headers = {"Retry-After": retry_after} if retry_after else {}
 
 
 class Router:
     """Finds the holder of a key by the assignment that Faust's group shares."""
 
-    def __init__(self, app: Any, table: Any, processor: Processor) -> None:
+    def __init__(self, app: Any, table: Any, processor: Processor, guard: Guard) -> None:
+        self._guard = guard
         self._app = app
         self._table = table
         self._processor = processor
@@ -61,16 +65,21 @@ class Router:
             return
         if PASSED in request.headers:
             raise NotReady("the partitions are being handed out anew; ask again")
-        status, text = await self._get(f"{other}{request.path_qs}")
-        raise Elsewhere(status, text)
+        raise await self._get(f"{other}{request.path_qs}")
 
-    async def _get(self, url: str) -> tuple[int, str]:
+    async def _get(self, asked: str) -> Elsewhere:
+        """What another worker answers. Raises NotReady when it says nothing, or does not know this worker."""
+        url = URL(asked)
+        headers = self._guard.hop(url.raw_path_qs)
         try:
-            async with self._app.http_client.get(url, headers={PASSED: "1"}, timeout=TIMEOUT) as response:
-                return response.status, await response.text()
+            async with self._app.http_client.get(url, headers=headers, timeout=TIMEOUT, allow_redirects=False) as response:
+                found = Elsewhere(response.status, await response.text(), response.headers.get("Retry-After", ""))
         except (aiohttp.ClientError, TimeoutError, OSError, RuntimeError) as error:  # the last: this worker stops
             text = f"the worker that holds this key does not answer ({type(error).__name__}); ask again"
             raise NotReady(text) from None
+        if found.status == 401:
+            raise NotReady("the worker that holds this key refuses this one: another processor.web_token_file, or another time")
+        return found
 
     async def add_others(self, path: str, request: Any, own: dict[str, Any]) -> dict[str, Any]:
         """The same view of all workers put together: numbers by state added, lists joined, who is silent named."""
@@ -92,8 +101,8 @@ class Router:
 
     async def _json(self, url: str) -> dict[str, Any] | None:
         try:
-            status, text = await self._get(url)
-            return msgspec.json.decode(text) if status == 200 else None
+            found = await self._get(url)
+            return msgspec.json.decode(found.text) if found.status == 200 else None
         except (NotReady, msgspec.DecodeError):
             return None
 

@@ -15,7 +15,9 @@
 ``/metrics``                   Prometheus
 =============================  =========================================================================
 
-Errors are ``{"error": reason}``: 400 what was asked makes no sense, 404 there is no such thing, 503 ask again.
+Errors are ``{"error": reason}``: 400 what was asked makes no sense, 401 without the token, 404 there is no such thing,
+429 too often, 503 ask again. With ``processor.web_token_file`` all but ``/healthz`` and ``/readyz`` need
+``Authorization: Bearer …`` (see guard.py); who follows the redirect of a stream must send it again.
 """
 
 from __future__ import annotations
@@ -161,7 +163,8 @@ class Answers:
 
 def add_views(app: Any, table: Any, processor: Processor) -> None:
     """Register the views on the Faust app's web server."""
-    answers, router = Answers(processor), Router(app, table, processor)
+    answers, router = Answers(processor), Router(app, table, processor, processor.guard)
+    processor.guard.install(app.web.web_app)
 
     def page(path: str, names: tuple[str, ...], key_of: Any, found: Any) -> None:
         """``found(request, **parts)`` is asked of the worker that holds ``key_of(request, **parts)``, or of any."""
@@ -176,7 +179,8 @@ def add_views(app: Any, table: Any, processor: Processor) -> None:
             except Refused as refused:
                 return refusal(refused, refused.status)
             except Elsewhere as other:
-                return web.Response(text=other.text, status=other.status, content_type="application/json")
+                kind = "application/json"
+                return web.Response(text=other.text, status=other.status, content_type=kind, headers=other.headers)
             except NotReady as error:
                 return refusal(error, 503)
 
@@ -204,7 +208,7 @@ def add_views(app: Any, table: Any, processor: Processor) -> None:
     page("/bars/{venue}/{symbol:.+}", ("interval", "limit"), key, lambda r, venue, symbol: answers.bars(
         venue, symbol, interval(r), whole(r, "limit", 100, 240) or 100))  # fmt: skip
     page("/instruments", ("venue", "base", "quote", "state"), None, answers.instruments)
-    page("/openapi.json", (), None, lambda _: describe())
+    page("/openapi.json", (), None, lambda _: describe(processor.guard.asks_for_a_token))
     page("/healthz", (), None, lambda _: processor.health())
 
     async def status(request: Any) -> dict[str, Any]:

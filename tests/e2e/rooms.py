@@ -34,7 +34,7 @@ class Rooms:
         child = await self.stack.start(
             name, "process", settings=self.settings.model_copy(update={"processor": processor})
         )
-        async with Views(f"http://127.0.0.1:{port}") as views:
+        async with Views.of(self.settings, f"http://127.0.0.1:{port}") as views:
             await self.stack.until(name, views.ready, DEADLINE_S)
         return child
 
@@ -94,8 +94,7 @@ class Rooms:
 async def rooms_of(settings: Settings, logs: Path) -> AsyncIterator[Rooms]:
     """Topics applied, nothing started yet; stops everything at the end."""
     await asyncio.to_thread(apply, settings)
-    p = settings.processor
-    async with Stack(settings, logs) as stack, Views(f"http://{p.web_host}:{p.web_port}") as views:
+    async with Stack(settings, logs) as stack, Views.of(settings) as views:
         yield Rooms(settings, stack, views)
 
 

@@ -14,10 +14,11 @@ import aiohttp
 import pytest
 
 from bus.consumer import TailReader
+from cli.stack import free_port
 from cli.views import ViewError, Views
 from processors.openapi import describe
 from schemas.codec import codec
-from schemas.topics import BAR, BBO, BOOK, CROSS, DEPTH, MICROSTRUCTURE, TRADE
+from schemas.topics import BAR, BBO, BOOK, CROSS, DEPTH, MICROSTRUCTURE, TOPICS, TRADE
 from simulator.synthetic import SyntheticVenue
 from tests.e2e.rooms import DEADLINE_S, Rooms, rooms_of, section, unified
 
@@ -237,3 +238,74 @@ async def test_the_description_holds_for_every_answer(running) -> None:
         answer = await rooms.stack.until(asked, answered, DEADLINE_S)
         schema = describe()["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
         jsonschema.validate(answer, schema)
+
+
+@pytest.mark.broker
+async def test_two_workers_answer_for_each_other_with_the_token_which_shows_nowhere(
+    kafka: str, settings, unique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, name = "canary-" + "0123456789abcdef" * 2, f"guarded-{unique}"
+    (tmp_path / "token").write_text(token)
+    monkeypatch.setenv("VENUE_MIRROR_LOG", "DEBUG")  # the most that any log can say
+    venue = SyntheticVenue("binance-usdm", instruments=INSTRUMENTS, rate=50, levels=10)
+    await venue.start()
+    own = settings(
+        kafka={"bootstrap_servers": kafka}, venues={name: section("binance-usdm", venue)},
+        processor={"web_token_file": tmp_path / "token", "web_rate_per_s": 20},
+    )  # fmt: skip
+    bearer, found = {"Authorization": f"Bearer {token}"}, dict[str, str]()
+    async with rooms_of(own, tmp_path / "logs") as rooms, aiohttp.ClientSession() as http:
+        port = free_port()
+        await rooms.processor()
+        await rooms.processor("second", port)
+        await rooms.collector(name)
+        urls = rooms.views.url, f"http://127.0.0.1:{port}"
+
+        async def ask(path: str, headers: dict[str, str]) -> tuple[int, str]:
+            async with http.get(path, headers=headers, allow_redirects=False) as response:
+                return response.status, await response.text()
+
+        async def told_by_both() -> bool:
+            with contextlib.suppress(ViewError):
+                held = []
+                for url in urls:
+                    async with Views.of(own, url) as views:
+                        held.append({b["symbol"] for b in await views.books() if b["venue"] == name and b["state"] == "LIVE"})
+                        if sorted((await views.get("/status"))["workers"]) != sorted(urls):
+                            return False
+                return all(held) and len(held[0] | held[1]) == INSTRUMENTS
+            return False
+
+        await rooms.stack.until("books on both workers", told_by_both, DEADLINE_S, pause_s=0.5)
+        for url in urls:
+            async with Views.of(own, url) as views:
+                for symbol in map(unified, venue.books):  # its own and the other's
+                    assert (await views.book(name, symbol, 2))["state"] == "LIVE"
+                found[f"{url}/books"] = str(await views.books())
+            for path in ("/books", "/metrics", "/openapi.json", "/router", "/table/books", f"/stream/books/{name}/{SYMBOL}", "/"):
+                status, found[url + path] = await ask(url + path, {})
+                assert status in (401, 429), path
+            for path in ("/healthz", "/readyz"):
+                status, found[url + path] = await ask(url + path, {})
+                assert status == 200
+        statuses = [(await ask(urls[0] + "/openapi.json", bearer))[0] for _ in range(20)]
+        while 429 not in statuses:
+            statuses += [status for status, _ in await asyncio.gather(*(ask(urls[0] + "/bbo", bearer) for _ in range(60)))]
+        assert set(statuses) <= {200, 400, 429}
+        async with Views.of(own, urls[0]) as views:
+            metrics = await views.metrics()
+            assert metrics["processor_requests_limited_total"] > 0 and metrics["processor_requests_refused_total"] > 0
+            found["metrics"] = str(metrics)
+        for child in rooms.stack.children:
+            for part in ("cmdline", "environ"):
+                found[f"{child.name} {part}"] = Path(f"/proc/{child.process.pid}/{part}").read_bytes().decode("utf-8", "replace")
+    await venue.stop()
+    for file in (tmp_path / "logs").glob("*.log"):
+        found[file.name] = file.read_text("utf-8", "replace")
+    reader = TailReader(own, [t for t in TOPICS if t.startswith(("market.", "derived.", "dead."))])
+    for message in await asyncio.to_thread(reader.read_to_end):
+        found["topics"] = found.get("topics", "") + (message.value() or b"").decode("utf-8", "replace")
+    reader.close()
+    assert len(found) > 20
+    for place, text in found.items():
+        assert token not in text, place
