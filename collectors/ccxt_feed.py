@@ -159,6 +159,10 @@ class CcxtFeed:
         clients = (self._exchange.clients or {}).values()
         return sum(bool(client.isConnected) for client in clients)
 
+    def brings_books(self) -> bool:
+        """Whether a connection is open: which of them books come by is not known."""
+        return self.open_count() > 0
+
     def groups(self) -> Iterable[tuple[object, Iterable[str]]]:
         """All instruments: which of ccxt's connections one came by is not known."""
         return ((0, self._batches),)

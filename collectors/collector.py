@@ -26,11 +26,12 @@ from collectors.discovery import Discovery, Instrument, load_listings
 from collectors.errors import CollectorError, VenueUnreachable
 from collectors.mantissas import step_exponent
 from collectors.metrics import CollectorMetrics, Counts, Gauges
-from collectors.ownership import Ownership
+from collectors.ownership import DISCOVERY_PARTITION, Ownership
 from collectors.pipeline import Pipeline
 from collectors.polling import Poller
 from collectors.pool import ConnectionPool
 from collectors.publisher import Publisher
+from collectors.readiness import waits_for
 from collectors.rest import RestClient
 from collectors.selection import Selector
 from collectors.server import start_server
@@ -45,8 +46,6 @@ FIRST_DISCOVERY_TRIES = 5
 STATUS_RESERVE = 1.25
 """The producer's queue is this much longer than where books stop, so that a book can still say GAP."""
 RESELECT_S = 2.0
-DISCOVERY_PARTITION = 0
-"""Whoever holds it runs discovery: there is always exactly one."""
 
 EXIT_OK, EXIT_ERROR, EXIT_NO_BROKER, EXIT_NO_VENUE = 0, 1, 2, 3
 
@@ -118,8 +117,7 @@ class Collector:
         Raises BusError when Kafka fails for good, VenueUnreachable when the first discovery fails.
         """
         c = self.settings.collector
-        server, port = await start_server(c.metrics_host, c.metrics_port, self.metrics.exposition, self.health)
-        print(f"metrics http://{c.metrics_host}:{port}/metrics", file=sys.stderr, flush=True)
+        server, _ = await start_server(c, self.metrics.exposition, self.health, partial(waits_for, self))
         loop = asyncio.get_running_loop()
         ownership = Ownership(self.settings, self.name, self, loop)
         tasks: list[asyncio.Task[Any]] = []

@@ -22,6 +22,8 @@ from schemas.topics import INSTRUMENT, STATUS
 log = logging.getLogger(__name__)
 
 REVOKE_TIMEOUT_S = 10
+DISCOVERY_PARTITION = 0
+"""Whoever holds it runs discovery: there is always exactly one."""
 
 
 class Owner(Protocol):

@@ -62,6 +62,10 @@ class ConnectionPool:
         beside = 0 if self.beside is None else self.beside.open_count()
         return sum(connection.is_open for connection in self.connections) + beside
 
+    def brings_books(self) -> bool:
+        """Whether a connection is open that books come by; one beside them does not count."""
+        return any(connection.is_open for connection in self.connections)
+
     def book_of(self, native: str) -> BookWorker | None:
         """The worker whose book these connections bring."""
         return self.pipeline.workers.get(native)

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from typing import Any
 
 from bus.connection import require_broker
@@ -26,6 +27,7 @@ from collectors.dex.publisher import ChainPublisher
 from collectors.dex.recovery import recover
 from collectors.dex.tokens import Tokens
 from collectors.errors import CollectorError, UnknownVenue, VenueUnreachable
+from collectors.readiness import chain_waits_for
 from collectors.server import start_server
 from config.chains import ChainSettings
 from config.settings import Settings
@@ -53,6 +55,8 @@ class ChainCollector:
         if not self.own.factories:
             raise UnknownVenue(f"the chain {name} names no factories: set [[chains.{name}.factories]]")
         self.counts = ChainCounts()
+        self.started = False
+        """Every pool has been read, or read back."""
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000 % 100_000}"
         limit = settings.collector.queue_max
         self.producer = Producer(settings, queue_max=limit)
@@ -87,9 +91,8 @@ class ChainCollector:
 
         Raises BusError when Kafka fails for good, VenueUnreachable when the chain cannot be read at the start.
         """
-        c = self.settings.collector
-        server, port = await start_server(c.metrics_host, c.metrics_port, self.metrics.exposition, self.health)
-        print(f"metrics http://{c.metrics_host}:{port}/metrics", file=sys.stderr, flush=True)
+        ready = partial(chain_waits_for, self)
+        server, _ = await start_server(self.settings.collector, self.metrics.exposition, self.health, ready)
         tasks: list[asyncio.Task[Any]] = []
         async with self.nodes:
             try:
@@ -159,6 +162,7 @@ class ChainCollector:
                     raise VenueUnreachable(f"{self.name}: the endpoints are of chain {chain_id}, not {self.own.chain_id}")
                 await self._check_code()
                 await self.follower.start(recovered)
+                self.started = True
                 self.heads.tell((await self.follower.chain.header("latest")).hash)
                 return
             except ChainError as error:

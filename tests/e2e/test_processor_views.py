@@ -277,6 +277,8 @@ async def test_two_workers_answer_for_each_other_with_the_token_which_shows_nowh
             return False
 
         await rooms.stack.until("books on both workers", told_by_both, DEADLINE_S, pause_s=0.5)
+        status, text = await ask(rooms.metrics_urls["collector"] + "/readyz", {})
+        assert (status, json.loads(text)) == (200, {"ready": True, "reason": ""})
         for url in urls:
             async with Views.of(own, url) as views:
                 for symbol in map(unified, venue.books):  # its own and the other's

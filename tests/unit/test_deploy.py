@@ -317,6 +317,19 @@ def test_the_endpoints_of_a_chain_come_from_its_secret_and_reach_its_settings(mo
     assert (chain.http_urls, chain.ws_urls) == (("http://a",), ("ws://b",))
 
 
+def test_a_room_with_a_page_is_probed_for_life_and_for_readiness():
+    for name, template in pods(resources(EVERYTHING, *LISTS)).items():
+        [container] = template["spec"]["containers"]
+        if "ports" in container:
+            paths = {probe: container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")}
+            assert paths == {"livenessProbe": "/healthz", "readinessProbe": "/readyz"}, name
+    services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text("utf-8"))["services"]
+    urls = {name: service["environment"].get("HEALTH_URL", "") for name, service in services.items() if "environment" in service}
+    assert {name for name, url in urls.items() if url.endswith("/readyz")} == {
+        "collector-binance-spot", "collector-binance-usdm", "processor-1", "processor-2", "console",
+    }  # fmt: skip
+
+
 def test_policies_pick_pods_that_exist_and_services_ports_that_they_have():
     found = resources(EVERYTHING, *LISTS)
     labels = {name: template["metadata"]["labels"] for name, template in pods(found).items()}
@@ -409,6 +422,7 @@ def test_a_resource_that_the_cluster_would_refuse_is_found(kind: str, broken):
         (("strategies[0].name=s",), "t", "toml holds its file"),
         (("archiver.enabled=true",), "t", "name a claim"),
         (("processor.replicas=49",), "t", "would stand idle"),
+        (("collectors[0].venue=okx,collectors[0].replicas=48",), "t", "fewer than kafka.marketPartitions"),
     ],
 )
 def test_the_chart_refuses_what_cannot_work(values: tuple[str, ...], token: str, says: str):
