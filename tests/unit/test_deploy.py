@@ -17,7 +17,7 @@ from collectors.dex.metrics import ChainCounts, ChainMetrics
 from collectors.metrics import CollectorMetrics
 from collectors.metrics import Counts as CollectorCounts
 from collectors.metrics import Gauges as CollectorGauges
-from config.settings import load_settings
+from config.settings import Settings, load_settings
 from console.metrics import ConsoleMetrics
 from console.metrics import Counts as ConsoleCounts
 from console.metrics import Gauges as ConsoleGauges
@@ -231,9 +231,10 @@ EVERYTHING = (
 LISTS = ("strategies[0].toml=kind", "gateways[0].toml=accounts")
 
 
-def render(*values: str, token: str = "console-token") -> subprocess.CompletedProcess[str]:
+def render(*values: str, token: str = "console-token", views: str = "views-token") -> subprocess.CompletedProcess[str]:
     helm = tool("helm", "install it with deploy/install-test-tools.sh (needs Go)")
-    options = [part for value in (f"console.tokenSecret={token}", *values) for part in ("--set", value)]
+    tokens = f"console.tokenSecret={token}", f"processor.tokenSecret={views}"
+    options = [part for value in (*tokens, *values) for part in ("--set", value)]
     return run(helm, "template", "vm", CHART, "--kube-version", "1.31.0", *options)
 
 
@@ -293,6 +294,65 @@ def test_the_settings_in_the_chart_hold(tmp_path: Path):
         (tmp_path / "settings.toml").write_text(one["data"]["settings.toml"])
         loaded = load_settings(tmp_path / "settings.toml")
         assert loaded.kafka.market_partitions == 48 and "binance-spot" in loaded.venues
+
+
+def settings_in(values: tuple[str, ...], folder: Path) -> Settings:
+    [one] = [r for r in resources(*values) if r["metadata"]["name"] == "vm-settings"]
+    (folder / "settings.toml").write_text(one["data"]["settings.toml"])
+    return load_settings(folder / "settings.toml")
+
+
+def mounts_of(template: dict, secret: str) -> list[str]:
+    """Where a pod sees this secret."""
+    names = {v["name"] for v in template["spec"]["volumes"] if v.get("secret", {}).get("secretName") == secret}
+    return [m["mountPath"] for m in template["spec"]["containers"][0]["volumeMounts"] if m["name"] in names]
+
+
+def test_the_views_token_reaches_who_asks_for_it_and_who_sends_it_and_nobody_else(tmp_path: Path):
+    found = resources(EVERYTHING, *LISTS)
+    own = settings_in((EVERYTHING, *LISTS), tmp_path).processor
+    assert own.web_token_file is not None and not own.web_open
+    for name, template in pods(found).items():
+        where = [str(own.web_token_file.parent)] if name in ("vm-processor", "vm-console") else []
+        assert mounts_of(template, "views-token") == where, name
+    [monitor] = [r for r in found if r["kind"] == "PodMonitor" and r["metadata"]["name"] == "vm-processor"]
+    assert monitor["spec"]["podMetricsEndpoints"][0]["authorization"]["credentials"] == {"name": "views-token", "key": "token"}
+
+
+def test_without_a_token_the_views_are_open_only_where_it_is_said(tmp_path: Path):
+    done = render(views="")
+    assert done.returncode != 0 and "processor.tokenSecret" in done.stderr
+    values = (EVERYTHING, *LISTS, "processor.tokenSecret=", "processor.open=true")
+    own = settings_in(values, tmp_path).processor
+    assert own.web_token_file is None and own.web_open
+    found = resources(*values)
+    assert not any(mounts_of(template, "views-token") for template in pods(found).values())
+    [monitor] = [r for r in found if r["kind"] == "PodMonitor" and r["metadata"]["name"] == "vm-processor"]
+    assert "authorization" not in monitor["spec"]["podMetricsEndpoints"][0]
+
+
+def test_traces_go_where_the_values_say_and_the_policy_lets_them(tmp_path: Path):
+    pytest.importorskip("opentelemetry")
+    url = "http://otel.monitoring:4318/v1/traces"
+    values = (EVERYTHING, *LISTS, f"tracing.endpoint={url}", "tracing.share=0.01", "tracing.headersSecret=otel")
+    own = settings_in(values, tmp_path).tracing
+    assert (own.endpoint, own.share) == (url, 0.01)
+    found = resources(*values)
+    for name, template in pods(found).items():
+        environment = {e["name"]: e for e in template["spec"]["containers"][0]["env"]}
+        sends = name.startswith(("vm-collector-", "vm-processor", "vm-strategy-", "vm-gateway-"))
+        assert ("OTEL_EXPORTER_OTLP_HEADERS" in environment) == sends, name
+        if sends:
+            assert environment["OTEL_EXPORTER_OTLP_HEADERS"]["valueFrom"]["secretKeyRef"] == {"name": "otel", "key": "headers"}
+
+    def ports(rendered: list[dict]) -> list[int]:
+        [policy] = [r for r in rendered if r["kind"] == "NetworkPolicy" and r["metadata"]["name"] == "vm-default"]
+        return [port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]]
+
+    assert 4318 in ports(found)
+    plain = resources(EVERYTHING, *LISTS)
+    assert 4318 not in ports(plain) and not settings_in((EVERYTHING, *LISTS), tmp_path).tracing.endpoint
+    assert "OTEL_EXPORTER" not in str(plain)
 
 
 def test_nothing_real_is_sent_unless_it_is_said():

@@ -76,6 +76,14 @@ securityContext:
 {{- end }}
 {{- end }}
 
+{{/* What a tracing collector asks of who sends to it. Not in the settings: those are no secret. */}}
+{{- define "vm.tracingEnv" -}}
+{{- if and .root.Values.tracing.endpoint .root.Values.tracing.headersSecret }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom: {secretKeyRef: {name: {{ .root.Values.tracing.headersSecret }}, key: headers}}
+{{- end }}
+{{- end }}
+
 {{- define "vm.podIp" -}}
 - name: POD_IP
   valueFrom: {fieldRef: {fieldPath: status.podIP}}
@@ -100,5 +108,18 @@ securityContext:
 {{- end }}
 {{- with .root.Values.kafka.caSecret }}
 - {name: kafka-ca, secret: {secretName: {{ . }}}}
+{{- end }}
+{{- end }}
+
+{{/* The views' token, for those who ask for it and those who send it. */}}
+{{- define "vm.viewsMount" -}}
+{{- if .root.Values.processor.tokenSecret }}
+- {name: views-token, mountPath: /etc/venue-mirror/views, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "vm.viewsVolume" -}}
+{{- with .root.Values.processor.tokenSecret }}
+- {name: views-token, secret: {secretName: {{ . }}, defaultMode: 288}}
 {{- end }}
 {{- end }}
