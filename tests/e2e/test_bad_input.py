@@ -24,7 +24,10 @@ async def running(kafka: str, settings, unique: str, tmp_path: Path):
     name = f"bad-{unique}"
     venue = SyntheticVenue("binance-usdm", instruments=INSTRUMENTS, rate=300, levels=20)
     await venue.start()
-    own = settings(kafka={"bootstrap_servers": kafka}, venues={name: section("binance-usdm", venue)})
+    # One connection, so that what the venue sends to each client comes once.
+    own = settings(
+        kafka={"bootstrap_servers": kafka}, venues={name: section("binance-usdm", venue, channels=("book", "trade"))}
+    )
     async with rooms_of(own, tmp_path) as rooms:
         await rooms.processor()
         await rooms.collector(name)
