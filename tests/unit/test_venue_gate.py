@@ -159,7 +159,7 @@ async def test_the_venues_headers_travel_with_calls_and_handshakes() -> None:
         async with rest:
             await rest.call(futures.instruments_requests()[0])
         pool.subscribe(["BTC_USDT"])
-        await asyncio.wait_for(opened.wait(), 60)
+        await asyncio.wait_for(asyncio.gather(opened.wait(), pool.connected.wait()), 60)
     finally:
         await pool.close()
         await server.close()
