@@ -8,7 +8,7 @@ is held against it; a difference that outlasts ``grace_ns`` is a BREAK, and stay
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from execution.account import Amounts
@@ -96,6 +96,13 @@ class Accounts:
     def of_strategy(self, strategy: str, symbol: str) -> int:
         """What a strategy's fills left of a symbol, at the holding's size exponent."""
         return self.strategies.get((strategy, symbol), 0) // 10 ** (self.holdings[symbol].size_exp - EXP)
+
+    def derivatives(self) -> dict[str, Holding]:
+        """Copies of the positions that are no holding of an asset, by symbol, sizes at EXP."""
+        return {
+            symbol: replace(h, size_exp=EXP, size=rescale(h.size, h.size_exp, EXP))
+            for symbol, h in self.holdings.items() if self.terms[h.key].kind != "SPOT"
+        }  # fmt: skip
 
     def take_fill(self, fill: Record) -> list[Record]:
         """Fold one Fill record; a repeated one changes nothing and gives nothing. Raises KeyError for unknown terms."""

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from execution.account import Amounts, Capabilities, FillReport, OrderReport, OrderRequest, VenueAccount
+from execution.accounting import Holding
 from execution.errors import NotFound, Refused
 from market.decimals import rescale
 from market.fees import FEE_EXP
@@ -43,6 +44,8 @@ class PaperAccount(VenueAccount):
         self.venue, self.account = venue, account
         self.held = dict(held)
         """asset → amount at EXP."""
+        self.positions: dict[str, Holding] = {}
+        """symbol of a derivative → its position; what a fill realises of it is paid at once."""
         self._books, self._terms = books, terms
         self._latency_s = latency_ms / 1000
         self._models: dict[str, FillModel] = {}
@@ -133,6 +136,10 @@ class PaperAccount(VenueAccount):
         if terms.kind == "SPOT":
             self._move(terms.base, sign * fill.size * 10 ** (live.book.size_exp - EXP))
             self._move(terms.quote, -sign * exact * 10 ** (exponent - EXP))
+        else:
+            holding = self.positions.setdefault(symbol, Holding(EXP))
+            size = rescale(fill.size, live.book.size_exp, holding.size_exp)
+            self._move(money, holding.take(fill.side, size, exact * 10 ** (exponent - EXP)))
         self._move(money, -fee * 10 ** (fee_exp - EXP))
         was = self._reports[fill.order_id]
         filled = rescale(was.filled, was.size_exp, live.book.size_exp) + fill.size
