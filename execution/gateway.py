@@ -9,6 +9,7 @@ fills     counted in every state, once each by (symbol, trade id, order: one may
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -99,6 +100,7 @@ class Gateway:
     known_trades: set[tuple[str, str, str]] = field(default_factory=set)
     parked: dict[tuple[str, str, str], FillReport] = field(default_factory=dict)
     newest_fill_us: int = 0
+    _in_order: asyncio.Lock = field(default_factory=asyncio.Lock)
     started_ns: int = 0
     symbols: set[str] = field(default_factory=set)
     past_fills: list[Record] = field(default_factory=list)
@@ -323,22 +325,20 @@ class Gateway:
         self.known_trades.add(key)
         self.parked.pop(key, None)
         self.newest_fill_us = max(self.newest_fill_us, fill.ts_venue_us)
-        now = self.clock.now_ns()
-        self.step("before the fill")
-        await self.journal.append({
-            "step": "FILL", "order_id": order.order_id if order else "", "intent_id": order.intent["id"] if order else "",
-            "venue_order_id": fill.venue_order_id, "state": order.state if order else "NEW", "cause": fill.symbol,
-            "trade_id": fill.trade_id, "price": fill.price, "price_exp": fill.price_exp, "size": fill.size,
-            "size_exp": fill.size_exp, "fee": fill.fee, "fee_exp": fill.fee_exp, "fee_asset": fill.fee_asset,
-            "maker": fill.maker, "ts_venue_us": fill.ts_venue_us, "ts_ns": now, "value": fill.value,
-        })  # fmt: skip
-        self.step("after the fill")
-        self.counts.fills += 1
-        if order is None:
-            self.counts.foreign_fills += 1
-            self.alarm(f"{self.account.account}: trade {fill.trade_id} is of an order that is not ours")
-        told = {f: getattr(fill, f) for f in FILL_FIELDS if f != "ts_ns"}
-        self.outbox.fill(self._record(order, told | {"ts_ns": now}))
+        told = {f: getattr(fill, f) for f in FILL_FIELDS if f != "ts_ns"} | {"ts_ns": self.clock.now_ns()}
+        async with self._in_order:  # what a position realises depends on the order, whoever tells of it
+            self.step("before the fill")
+            await self.journal.append({
+                "step": "FILL", "order_id": order.order_id if order else "", "intent_id": order.intent["id"] if order else "",
+                "venue_order_id": fill.venue_order_id, "state": order.state if order else "NEW", "cause": fill.symbol,
+                **{name: value for name, value in told.items() if name not in ("symbol", "side", "source")},
+            })  # fmt: skip
+            self.step("after the fill")
+            self.counts.fills += 1
+            if order is None:
+                self.counts.foreign_fills += 1
+                self.alarm(f"{self.account.account}: trade {fill.trade_id} is of an order that is not ours")
+            self.outbox.fill(self._record(order, told))
         if order is None:
             return
         late = order.over

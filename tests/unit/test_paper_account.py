@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
-from execution.account import OrderRequest
+from execution.account import FillReport, OrderRequest
 from execution.accounting import EXP, Accounts
+from execution.egress import Egress, EgressCaps
+from execution.gateway import Gateway
 from execution.paper import PaperAccount
 from market.live_book import LiveBook
 from market.terms import terms_of
 from schemas.codec import codec
+from tests.chaos.execution_drill import MemoryJournal
 from tests.trading_world import World, instrument
 
 
@@ -64,3 +67,46 @@ def test_what_fills_realise_is_held(symbol: str) -> None:
 
     assert asyncio.run(play()) > 200
     assert (ledger.holdings[symbol].realized != 0) and held["USDT"] != ledger.balances["USDT"]
+
+
+def test_fills_are_published_as_they_happened_though_a_sweep_and_the_stream_tell_of_them_at_once() -> None:
+    class SlowJournal(MemoryJournal):
+        async def append(self, record: dict[str, Any]) -> None:
+            # The first to come is the last to be done, were nobody to wait.
+            await super().append(record)
+            # The first to come would be the last to be done, were nobody to wait.
+            await asyncio.sleep(0.02 * (6 - self.seq))
+
+    class Outbox:
+        def __init__(self) -> None:
+            self.trades: list[str] = []
+
+        def order(self, *_: Any) -> None: ...
+
+        def fill(self, fill: dict[str, Any]) -> None:
+            self.trades.append(fill["trade_id"])
+
+        def alarm(self, *_: Any) -> None: ...
+
+    class Clock:
+        def now_ns(self) -> int:
+            return 0
+
+        async def sleep(self, seconds: float) -> None: ...
+
+    async def play() -> list[str]:
+        paper, outbox = PaperAccount("x", "x:paper", {}, {}, {}), Outbox()
+        published: Any = outbox
+        gateway = Gateway(paper, SlowJournal([], None), published, Clock(), Egress(EgressCaps(9, 9)), lambda i: 1)
+        fills = [
+            FillReport(str(n), "o", "v", "BTC/USDT", "BUY", 1, 0, 1, 0, 0, 0, "USDT", False, n, "PAPER") for n in range(5)
+        ]  # fmt: skip
+
+        async def tell(told: list[FillReport]) -> None:
+            for fill in told:
+                await gateway.take_fill(fill)
+
+        await asyncio.gather(tell(fills), tell(fills))
+        return outbox.trades
+
+    assert asyncio.run(play()) == ["0", "1", "2", "3", "4"]
