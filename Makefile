@@ -18,7 +18,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@deploy/install-python.sh $(VENV)
 	@touch $(STAMP)
 
-demo: setup ## Run everything against simulated venues and a chain (DURATION=30: end with a proof; CAPTURES=folder; ARGS=--no-chain)
+demo: setup ## Simulated venues and a chain mirrored, traded on, proven (DURATION=30: ends, CAPTURES=folder; ARGS=--no-trading)
 	@$(BIN)/venue-mirror demo $(ARGS)
 
 live: setup ## Mirror a real venue: make live VENUE=binance-spot SYMBOLS=BTC/USDT,ETH/USDT

@@ -77,15 +77,18 @@ def start_positions(settings: Settings, starts: Mapping[str, str | int]) -> dict
 
 
 class LogReader:
-    """Reads partitions from given offsets on, for ever. No group, nothing committed. Not thread-safe."""
+    """Reads partitions from given offsets on, for ever. No group, nothing committed. Not thread-safe.
 
-    def __init__(self, settings: Settings, positions: Mapping[Position, int]) -> None:
+    ``market``: reads what comes all the time, and may wait for more of it (``kafka.fetch_min_bytes``).
+    """
+
+    def __init__(self, settings: Settings, positions: Mapping[Position, int], *, market: bool = False) -> None:
         from confluent_kafka import TopicPartition
 
         self.positions: dict[Position, int] = dict(positions)
         """The next offset of each partition."""
         self._record = _record if active() is None else _traced_record
-        self._consumer = _consumer(settings, {})
+        self._consumer = _consumer(settings, {"fetch.min.bytes": settings.kafka.fetch_min_bytes if market else 1})
         self._consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in self.positions.items()])
 
     def batch(self, most: int = 500, timeout_s: float = 0.1) -> list[LogRecord]:

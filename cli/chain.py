@@ -92,6 +92,11 @@ def simulate_chain(
     price: Annotated[
         list[str] | None, typer.Option(help="ETH=3000, BTC=65000: pools at these prices in USDT, and trades of usual sizes.")
     ] = None,
+    common: Annotated[int, typer.Option(min=0, help="They follow the path of exchanges of this number; 0: none.")] = 0,
+    trader_out: Annotated[
+        Path | None, typer.Option(help="Folder for an address with play money: key, account.toml, pools.toml.")
+    ] = None,
+    hedge_at: Annotated[str, typer.Option(help="The exchange at which it hedges.")] = "binance-spot",
 ) -> None:
     """A real EVM with the real exchanges' contracts and random life, fetched by npm once; until SIGTERM."""
     from cli.main import fail, log_to_stderr
@@ -102,8 +107,9 @@ def simulate_chain(
     log_to_stderr()
     try:
         run_world(
-            name, config_out, seed=seed, block_time_ms=block_time_ms, reorg_share=reorg_share, prices=_prices(price or [])
-        )
+            name, config_out, seed=seed, block_time_ms=block_time_ms, reorg_share=reorg_share, prices=_prices(price or []),
+            common=common, trader_out=trader_out, hedge_at=hedge_at,
+        )  # fmt: skip
     except (NpmError, EvmError) as error:
         raise fail(error, 3) from None
 

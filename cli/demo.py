@@ -15,8 +15,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from bus.connection import configured_bootstrap
 from cli.console import start_console
-from cli.demo_chain import DemoChain, start_chain
+from cli.demo_chain import COMMON, DemoChain, start_chain
+from cli.demo_trading import DemoTrading
 from cli.proof import Proof, Truth
 from cli.screen import Sample, line, sample, screen
 from cli.stack import Child, Stack, StackError, free_port, private_broker
@@ -28,6 +30,8 @@ Say = Callable[[str], None]
 
 DEMO_DIR = Path(".venue-mirror/demo")
 SYNTHETIC = {"sim-spot": "binance-spot", "sim-usdm": "binance-usdm", "sim-coinm": "binance-coinm"}
+TRADED = ("sim-spot", "sim-usdm")
+"""Venues that list the same pairs. The first one's prices are the chain's, and there swaps are hedged."""
 INSTRUMENTS_EACH = 20
 RATE_EACH = 500
 CAPTURES = {
@@ -35,7 +39,8 @@ CAPTURES = {
     "binance-spot": "binance_spot_*.gz",
     "binance-coinm": "binance_cm_*.gz",
 }
-LIVE_WITHIN_S = 60
+START_S = 90
+LIVE_WITHIN_S = 120
 LINE_EVERY_S = 2.0
 
 
@@ -51,6 +56,7 @@ class Rooms:
         self.last: dict[str, dict[str, float]] = {}
         self.console_url = ""
         self.chain: DemoChain | None = None
+        self.trading: DemoTrading | None = None
 
     async def show_console(self, say: Say) -> None:
         """Start the page that people look at, over the collectors that run now, and say where it is."""
@@ -75,24 +81,28 @@ class Rooms:
         books = await self.views.books()
         chain = await self.chain.look(self.views, books) if self.chain else None
         return sample(
-            collected, await self.views.metrics(), books, compared=proof.compared, mismatches=proof.mismatches, chain=chain
-        )
+            collected, await self.views.metrics(), books, compared=proof.compared, mismatches=proof.mismatches, chain=chain,
+            trading=await self.trading.line() if self.trading else "",
+        )  # fmt: skip
 
 
 async def run_demo(
-    settings: Settings, duration_s: float, captures: Path | None, say: Say, *, with_chain: bool = True
-) -> int:
-    """Gives the exit code: 0 when every book was LIVE and equal to the venue's or the chain's own, 1 otherwise."""
+    settings: Settings, duration_s: float, captures: Path | None, say: Say, *, with_chain: bool = True,
+    with_trading: bool = True,
+) -> int:  # fmt: skip
+    """Gives the exit code: 0 when every book was LIVE and equal to the venue's or the chain's own, and every ledger equal
+    to what the accounts hold; 1 otherwise."""
     shutil.rmtree(DEMO_DIR, ignore_errors=True)
     stop = stop_event()
     async with private_broker(settings, say, DEMO_DIR) as own:
         tuned = _tuned(own)
         async with Stack(tuned, DEMO_DIR / "logs") as stack:
             say(f"starting {len(SYNTHETIC)} synthetic venues, {INSTRUMENTS_EACH} instruments each")
-            truths = {
-                name: await _simulator(stack, name, _synthetic_arguments(number, kind))
+            started = [
+                _simulator(stack, name, _synthetic_arguments(number, kind))
                 for number, (name, kind) in enumerate(SYNTHETIC.items(), 1)
-            }
+            ]
+            truths = dict(zip(SYNTHETIC, await asyncio.gather(*started), strict=True))
             if captures is not None:
                 for name, pattern in CAPTURES.items():
                     files = sorted(captures.glob(pattern))
@@ -114,11 +124,17 @@ async def run_demo(
                     await rooms.collect(name)
                 expected = len(SYNTHETIC) * INSTRUMENTS_EACH + len(truths) - len(SYNTHETIC)
                 if with_chain:
-                    priced = truths[next(iter(SYNTHETIC))]
-                    rooms.chain = await start_chain(settings, stack, DEMO_DIR, priced, rooms.views, say)
+                    venue = TRADED[0]
+                    seed = list(SYNTHETIC).index(venue) + 1
+                    rooms.chain = await start_chain(settings, stack, DEMO_DIR, venue, truths[venue], seed, rooms.views, say)
                 if rooms.chain is not None:
                     await rooms.chain.collect(tuned, stack, rooms.views)
                     expected += rooms.chain.pools
+                if with_trading and configured_bootstrap(settings):
+                    say("no trading: this Kafka is not the demo's own, and whoever reads it must not be told to trade")
+                elif with_trading:
+                    rooms.trading = DemoTrading(tuned, stack, DEMO_DIR / "trading", rooms.chain)
+                    rooms.trading.begin(TRADED, say)
                 await rooms.show_console(say)
                 proof = Proof(rooms.views, truths)
                 await _until_live(rooms, expected, stop)
@@ -184,7 +200,7 @@ def _tuned(settings: Settings) -> Settings:
 
 def _synthetic_arguments(seed: int, kind: str) -> list[str]:
     return ["synthetic", "--adapter", kind, "--instruments", str(INSTRUMENTS_EACH), "--rate", str(RATE_EACH),
-            "--seed", str(seed)]  # fmt: skip
+            "--seed", str(seed), "--common", str(COMMON)]  # fmt: skip
 
 
 async def _simulator(stack: Stack, name: str, arguments: list[str]) -> Truth:
@@ -194,7 +210,7 @@ async def _simulator(stack: Stack, name: str, arguments: list[str]) -> Truth:
         found = [text for text in child.tail(100).splitlines() if text.startswith("listening ")]
         return found[-1] if found else ""
 
-    words = dict(part.split("=", 1) for part in (await stack.until(name, listening, 30)).split()[1:])
+    words = dict(part.split("=", 1) for part in (await stack.until(name, listening, START_S)).split()[1:])
     return Truth(words["rest"], words["ws"])
 
 
@@ -203,16 +219,23 @@ async def _processing(settings: Settings, stack: Stack) -> AsyncIterator[Rooms]:
     async with Views.of(settings) as views:
         await stack.start("processor", "process", settings=settings)
         await stack.until("the processor", views.ready, 60)
-        yield Rooms(settings, stack, views)
+        rooms = Rooms(settings, stack, views)
+        try:
+            yield rooms
+        finally:
+            if rooms.trading is not None:
+                await rooms.trading.close()
 
 
 async def _until_live(rooms: Rooms, expected: int, stop: asyncio.Event) -> None:
     async def ready() -> bool:
         if stop.is_set():
             return True
+        if rooms.trading is not None and not await rooms.trading.started():
+            return False
         return sum(b["state"] == "LIVE" for b in await rooms.views.books()) >= expected
 
-    await rooms.stack.until(f"{expected} LIVE books", ready, LIVE_WITHIN_S, 0.25)
+    await rooms.stack.until(f"{expected} LIVE books" + (" and trading" if rooms.trading else ""), ready, LIVE_WITHIN_S, 0.25)
 
 
 async def _show(rooms: Rooms, proof: Proof, duration_s: float, stop: asyncio.Event, say: Say) -> None:
@@ -240,7 +263,8 @@ async def _show(rooms: Rooms, proof: Proof, duration_s: float, stop: asyncio.Eve
 
 
 async def _conclude(rooms: Rooms, proof: Proof, expected: int, say: Say) -> int:
-    right = rooms.chain is None or await rooms.chain.conclude(rooms.views, say)
+    right = rooms.trading is None or await rooms.trading.conclude(rooms.views, say)
+    right = (rooms.chain is None or await rooms.chain.conclude(rooms.views, say)) and right
     say("comparing every book with the venue's own at the same sequence number")
     books = await rooms.views.books()
     seen = await proof.all_books(books)

@@ -20,6 +20,7 @@ from cli.stack import Child, Stack, free_port
 from cli.views import ViewError, Views
 from config.chains import ChainSettings
 from config.settings import Settings
+from simulator.common_price import PARTS, CommonPrice
 from simulator.npm import is_cached
 
 NAME = "sim-chain"
@@ -27,6 +28,8 @@ START_S, FETCH_S = 60, 300
 BLOCK_TIME_MS = 1000
 REORG_SHARE = 0.15
 KEYFRAME_S = 2.0
+COMMON = 7
+"""The path that the prices of all exchanges and pools of a demo share (simulator/common_price.py)."""
 ASSETS = {"ETH": "ETHUSDT", "BTC": "BTCUSDT"}
 """Assets that the pools trade, and where the first venue says what they are worth."""
 
@@ -43,6 +46,8 @@ class DemoChain:
         self.pools: int = started["pools"]
         """Books that are expected of it."""
         self.section = section
+        self.trader: Path | None = None
+        """The files of an address that may trade on it (simulator/evm_trader.py)."""
         self.metrics_url = ""
         self._last: dict[str, float] = {}
 
@@ -86,18 +91,25 @@ class DemoChain:
         return seen == self.pools and not numbers.mismatches
 
 
-async def start_chain(settings: Settings, stack: Stack, folder: Path, truth: Truth, views: Views, say: Say) -> DemoChain | None:
-    """Start the chain at the prices of a venue; None where npm or the EVM cannot be had, after a line that says so."""
+async def start_chain(
+    settings: Settings, stack: Stack, folder: Path, venue: str, truth: Truth, seed: int, views: Views, say: Say
+) -> DemoChain | None:
+    """Start the chain at the prices of a venue (of this seed), where its trader hedges too.
+
+    None where npm or the EVM cannot be had, after a line that says so.
+    """
     name = f"{NAME}-{int(time.time())}" if configured_bootstrap(settings) else NAME
     config, timeout_s = folder / "chain.toml", START_S
     if not is_cached():
         say("fetching an EVM and the exchanges' contracts with npm, once")
         timeout_s = FETCH_S
     arguments = ["chain", "--name", name, "--config-out", str(config), "--block-time-ms", str(BLOCK_TIME_MS),
-                 "--reorg-share", str(REORG_SHARE)]  # fmt: skip
+                 "--reorg-share", str(REORG_SHARE), "--common", str(COMMON), "--trader-out", str(folder / "trader"),
+                 "--hedge-at", venue]  # fmt: skip
     for asset, native in ASSETS.items():
         book = await views.get_url(f"{truth.rest_url}/truth/{native}")
-        arguments += ["--price", f"{asset}={(Decimal(book['bids'][0][0]) + Decimal(book['asks'][0][0])) / 2}"]
+        began = (Decimal(book["bids"][0][0]) + Decimal(book["asks"][0][0])) / 2 * PARTS / CommonPrice(COMMON, asset, seed).parts()
+        arguments += ["--price", f"{asset}={began:.8f}"]
     child = await stack.start(f"chain-{name}", "simulate", *arguments)
 
     def started() -> str:
@@ -113,5 +125,6 @@ async def start_chain(settings: Settings, stack: Stack, folder: Path, truth: Tru
         await asyncio.sleep(0.1)
     section = tomllib.loads(config.read_text("utf-8"))["chains"][name]
     chain = DemoChain(name, child, json.loads(text), ChainSettings(**section))
+    chain.trader = folder / "trader"
     say(f"starting {name}: a real EVM, {chain.pools} pools of Uniswap V2, V3 and V4, reorganisations now and then")
     return chain

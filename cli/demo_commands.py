@@ -18,6 +18,7 @@ def demo(
     duration: Annotated[float, typer.Option(envvar="DURATION", min=0, help="Seconds; 0: until Ctrl-C.")] = 0,
     captures: Annotated[Path | None, typer.Option(envvar="CAPTURES", help="Folder with captures to play too.")] = None,
     chain: Annotated[bool, typer.Option(help="A local chain with the real exchanges' contracts too; needs npm.")] = True,
+    trading: Annotated[bool, typer.Option(help="Arbitrage between exchanges and pools too, with play money.")] = True,
 ) -> None:
     """Run everything on this machine against simulated venues and a chain, and prove the mirror against their own books."""
     from cli.demo import run_demo
@@ -25,7 +26,9 @@ def demo(
     from cli.main import say, settings_of
 
     log_to_stderr()
-    raise typer.Exit(_run_screen(lambda: run_demo(settings_of(config), duration, captures, say, with_chain=chain)))
+    raise typer.Exit(_run_screen(lambda: run_demo(
+        settings_of(config), duration, captures, say, with_chain=chain, with_trading=trading
+    )))  # fmt: skip
 
 
 def live(

@@ -217,6 +217,7 @@ def simulate_synthetic(
     seed: int = 1,
     levels: Annotated[int, typer.Option(min=0, help="Of a book, a side, at first; 0: 100, or 20 in many books.")] = 0,
     fault_every: Annotated[float, typer.Option(min=0, help="Seconds between two random faults; 0: none.")] = 0,
+    common: Annotated[int, typer.Option(min=0, help="Prices near those of all venues of this number; 0: on their own.")] = 0,
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, help="0: any free port, printed.")] = 0,
 ) -> None:
@@ -228,7 +229,7 @@ def simulate_synthetic(
     try:
         run_synthetic(
             adapter=protocol, instruments=instruments, rate=rate, seed=seed, host=host, port=port,
-            levels=levels or None, fault_every_s=fault_every,
+            levels=levels or None, fault_every_s=fault_every, common=common,
         )  # fmt: skip
     except UnknownProtocol as error:
         raise fail(error, 64) from None

@@ -78,6 +78,8 @@ class Sample:
     compared: int = 0
     """Books compared with the venue's truth so far."""
     chain: ChainNumbers | None = None
+    trading: str = ""
+    """Orders and fills so far."""
 
     @property
     def states(self) -> Counter[str]:
@@ -113,7 +115,8 @@ def line(now: Sample, before: Sample | None, elapsed_s: float) -> str:
         f"{elapsed_s:5.0f} s  books {sum(now.states.values())} ({states})  received {sum(received.values()):,.0f}/s  "
         f"applied {processed:,.0f}/s  lag {now.lag}  worst age {worst} ms  key frames {now.keyframes_ok}  "
         f"compared {now.compared}  mismatches {now.mismatches}" + (_chain_line(now.chain) if now.chain else "")
-    )
+        + (f"  trading: {now.trading}" if now.trading else "")
+    )  # fmt: skip
 
 
 def _chain_line(c: ChainNumbers) -> str:
@@ -156,7 +159,8 @@ def screen(now: Sample, before: Sample | None, elapsed_s: float, links: dict[str
     summary = (
         f"{elapsed_s:,.0f} s   applied {processed:,.0f} events/s   lag {now.lag}   key frames ok {now.keyframes_ok:,}   "
         f"compared with the venues' truth {now.compared}   {mismatches}   dead letters {now.dead_letters}"
-    )
+        + (f"\ntrading with play money: {now.trading}" if now.trading else "")
+    )  # fmt: skip
     where = "   ".join(f"{name} {url}" for name, url in links.items())
     return Group(Panel(summary, title="venue-mirror"), *parts, best, f"[dim]{where}   Ctrl-C stops[/]")
 
@@ -191,6 +195,7 @@ def sample(
     compared: int,
     mismatches: int,
     chain: ChainNumbers | None = None,
+    trading: str = "",
 ) -> Sample:
     """Put the metrics pages and the list of books together."""
     venues: dict[str, VenueNumbers] = {}
@@ -214,6 +219,7 @@ def sample(
     return Sample(
         time.monotonic(), venues, int(processed.get("processor_events_total", 0)), int(processed.get("processor_lag", 0)),
         int(processed.get("processor_keyframes_ok_total", 0)), mismatches + bad, letters, books, compared, chain,
+        trading,
     )  # fmt: skip
 
 

@@ -49,6 +49,10 @@ class KafkaSettings(_Section):
     linger_ms: float = Field(
         5, ge=0, le=1000, description="how long market data waits for company on its way to Kafka; orders never wait"
     )
+    fetch_min_bytes: int = Field(
+        1, ge=1, le=16_777_216,
+        description="strategies and execution wait up to 100 ms for so much; 1: for nothing, more spares the brokers work",
+    )  # fmt: skip
     market_partitions: int = Field(12, ge=1, le=4096, description="partitions of every topic keyed by venue|symbol")
 
 

@@ -10,7 +10,6 @@ from typing import Literal
 import msgspec
 
 from execution.account import VenueAccount
-from execution.ccxt_account import CcxtAccount, CcxtOptions
 from execution.chain_account import ChainAccount, ChainOptions
 from execution.errors import AccountError
 from execution.paper import EXP, PaperAccount
@@ -135,6 +134,8 @@ def account_of(
         return PaperAccount(venue, name, books, terms, paper_held, latency_ms=config.latency_ms, run=run)
     if config.chain is not None:
         return ChainAccount(name, config.chain, pools, live=live, arm_file=Path(arm_file) if arm_file else None)
+    from execution.ccxt_account import CcxtAccount, CcxtOptions  # ccxt takes a second to load
+
     return CcxtAccount(
         CcxtOptions(
             config.exchange, venue, name, Path(config.key_file) if config.key_file else None, live=live,

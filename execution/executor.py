@@ -116,7 +116,7 @@ class Executor:
     # The log.
 
     def _read(self, loop: asyncio.AbstractEventLoop, positions: dict[tuple[str, int], int]) -> None:
-        reader = LogReader(self.settings, positions)
+        reader = LogReader(self.settings, positions, market=True)
         try:
             while not self.stop.is_set():
                 batch = reader.batch(500, 0.1)

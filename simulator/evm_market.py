@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from fractions import Fraction
 from math import isqrt
+from typing import Any
 
 from market.pools.tick_math import tick_at_sqrt_ratio
+from simulator.common_price import PARTS, CommonPrice
 from simulator.evm import Evm
 from simulator.evm_dex import V3_SPACING, Action, Dex, Token, ordered
 from simulator.evm_traffic import Traffic, TrafficPool, pool_id_of
@@ -24,25 +27,32 @@ TRADE_LOG10 = (1.0, 4.5)
 """A trade's worth: ten to the power of something between these."""
 BACK = 0.7
 """Share of the trades that go against what was traded before: prices wander, and come back."""
+SUPPLY_DIGITS = 10
+"""An account holds ten to the power of this of each token, in whole units."""
 WIDE = 100
 """Half the width of the first position, in tick spacings."""
 
 
 class Market(Traffic):
-    """``prices`` says what one whole unit of each asset (of WRAPPED) is worth in QUOTE."""
+    """``prices`` says what one whole unit of each asset (of WRAPPED) is worth in QUOTE.
+
+    With ``common`` they are where the path of common_price.py began, and trades go towards where it is now.
+    """
 
     def __init__(
-        self, evm: Evm, dex: Dex, seed: int, prices: Mapping[str, Decimal], *, reorg_share: float, reorg_depth: int
-    ) -> None:
+        self, evm: Evm, dex: Dex, seed: int, prices: Mapping[str, Decimal], *, reorg_share: float, reorg_depth: int,
+        common: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__(evm, dex, seed, reorg_share=reorg_share, reorg_depth=reorg_depth)
         self.assets: dict[str, str] = {}
         """Token address → asset."""
         self._prices = {**prices, QUOTE: Decimal(1)}
         self._flows: dict[str, Decimal] = {}
+        self._common = {asset: CommonPrice(common, asset) for asset in prices} if common else {}
 
     def start(self, v2: int = 2, v3: int = 3, v4: int = 1) -> None:
         """So many pools of each protocol; the assets take turns, the fees too."""
-        tokens = {asset: self.dex.token(*WRAPPED[asset]) for asset in self._prices}
+        tokens = {asset: self._token(*WRAPPED[asset]) for asset in self._prices}
         self.assets = {token.address: asset for asset, token in tokens.items()}
         quote = tokens[QUOTE]
         bases = [token for asset, token in tokens.items() if asset != QUOTE]
@@ -52,6 +62,9 @@ class Market(Traffic):
             self._create("v3", bases[n % len(bases)], quote, fee=(500, 3000, 10000)[n // len(bases) % 3])
         for n in range(v4):
             self._create("v4", bases[n % len(bases)], quote, fee=(3000, 500)[n // len(bases) % 2], spacing=60)
+
+    def _token(self, symbol: str, decimals: int) -> Token:
+        return self.dex.token(symbol, decimals, supply=10 ** (decimals + SUPPLY_DIGITS))
 
     # What one change is.
 
@@ -65,11 +78,31 @@ class Market(Traffic):
     def _trade(self, p: TrafficPool) -> tuple[Token, Token, int]:
         """(token sold, token bought, amount)."""
         flow = self._flows.get(p.ident, Decimal(0))
-        sell_a = self.rng.random() < (BACK if flow < 0 else 1 - BACK)
+        dear = self._dear(p) if self._common else flow < 0
+        sell_a = self.rng.random() < (BACK if dear else 1 - BACK)
         worth = self._worth()
         self._flows[p.ident] = flow + (worth if sell_a else -worth)
         a, b = (p.a, p.b) if sell_a else (p.b, p.a)
         return a, b, self._units(a, worth)
+
+    def _dear(self, p: TrafficPool) -> bool:
+        """Whether the pool pays more for its base than the common price."""
+
+        def read(to: str, signature: str, *arguments: Any) -> tuple[int, int]:
+            return self.evm.read(to, signature, ["uint256", "uint256"], *arguments)
+
+        if p.kind == "v2":
+            reserve0, reserve1 = read(p.ident, "getReserves()")
+            price = Fraction(reserve1, reserve0)
+        elif p.kind == "v3":
+            price = Fraction(read(p.ident, "slot0()")[0] ** 2, 1 << 192)
+        else:
+            price = Fraction(read(self.dex.v4_view, "getSlot0(bytes32)", bytes.fromhex(p.ident[2:]))[0] ** 2, 1 << 192)
+        if ordered(p.a, p.b)[0] != p.a.address:
+            price = 1 / price
+        asset = self.assets[p.a.address]
+        fair = Fraction(self._prices[asset]) * self._common[asset].parts() / PARTS
+        return price > fair * Fraction(10) ** (p.b.decimals - p.a.decimals)
 
     def _v2(self, p: TrafficPool) -> list[Action]:
         roll = self.rng.random()

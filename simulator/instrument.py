@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from simulator.common_price import CommonPrice
 from simulator.order_flow import Changes, OrderFlow
 from simulator.truth import TruthBook
 
@@ -34,8 +35,9 @@ class SyntheticInstrument:
     """``truth`` is fed with the texts that go out, not with the flow's integers: a wrong text would show."""
 
     def __init__(
-        self, number: int, name: Name, *, seed: int, levels: int, first_u: int, ts_us: int, remember: int, status: str
-    ) -> None:
+        self, number: int, name: Name, *, seed: int, levels: int, first_u: int, ts_us: int, remember: int, status: str,
+        common: int = 0,
+    ) -> None:  # fmt: skip
         self.number = number
         """In the order of listing."""
         self.name = name
@@ -43,7 +45,9 @@ class SyntheticInstrument:
         self.stream = name.native.lower()
         self.price_decimals, self.size_decimals = TICKS[number % len(TICKS)]
         # The mid stands high enough for the deepest bid to be a price.
-        self.flow = OrderFlow(seed * 1_000_003 + number, max(10_000, 8 * levels) + 997 * (number % 50), levels)
+        mid = max(10_000, 8 * levels) + 997 * (number % 50)
+        price = CommonPrice(common, name.base, seed)
+        self.flow = OrderFlow(seed * 1_000_003 + number, mid, levels, (lambda: price.of(mid)) if common else None)
         self.status = status
         self.last_u = first_u
         self.trade_id = 0

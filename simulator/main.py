@@ -23,6 +23,7 @@ def run_synthetic(
     port: int,
     levels: int | None = None,
     fault_every_s: float = 0.0,
+    common: int = 0,
 ) -> None:
     """Serve a synthetic venue until SIGTERM or SIGINT; with ``fault_every_s`` it fails so often, as ``seed`` says.
 
@@ -31,7 +32,7 @@ def run_synthetic(
     import uvloop
 
     async def run() -> None:
-        venue = SyntheticVenue(adapter, instruments=instruments, rate=rate, seed=seed, levels=levels)
+        venue = SyntheticVenue(adapter, instruments=instruments, rate=rate, seed=seed, levels=levels, common=common)
         if fault_every_s:
             venue.control("script", seed=seed, seconds=FAULTS_S, every=fault_every_s)
         await serve_forever(venue, host, port)

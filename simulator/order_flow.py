@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 Changes = list[tuple[int, int]]
@@ -23,10 +24,14 @@ class Step:
 
 
 class OrderFlow:
-    """A book of integers that walks. Deterministic for a seed; never crossed, never empty on a side."""
+    """A book of integers that walks. Deterministic for a seed; never crossed, never empty on a side.
 
-    def __init__(self, seed: int, mid: int, levels: int) -> None:
+    With ``fair`` it stays around the price, in ticks, that this gives at each step: deterministic for the seed and it.
+    """
+
+    def __init__(self, seed: int, mid: int, levels: int, fair: Callable[[], int] | None = None) -> None:
         self._random = random.Random(seed)  # noqa: S311 - a simulation
+        self._fair = fair
         self.levels = levels
         self.bids: dict[int, int] = {}
         self.asks: dict[int, int] = {}
@@ -41,6 +46,8 @@ class OrderFlow:
     def step(self) -> Step:
         """One event: some levels change near the touch, sometimes a trade takes the touch away."""
         rnd, out = self._random, Step()
+        if self._fair is not None:
+            self._follow(out, max(2, self._fair()))
         if rnd.random() < 0.25:
             self._trade(out, buyer_is_maker=rnd.random() < 0.5)
         for _ in range(rnd.randint(1, 4)):
@@ -64,6 +71,17 @@ class OrderFlow:
             self._touch()
         self._trim(out)
         return out
+
+    def _follow(self, out: Step, fair: int) -> None:
+        """What would trade at a loss is taken back, and somebody quotes one tick beside the price."""
+        for book, changes, sign in ((self.bids, out.bids, -1), (self.asks, out.asks, 1)):
+            if fair + sign not in book:
+                book[fair + sign] = self._size()
+                changes.append((fair + sign, book[fair + sign]))
+            for price in [p for p in book if (p - fair) * sign <= 0]:
+                del book[price]
+                changes.append((price, 0))
+        self.best_bid, self.best_ask = max(self.bids), min(self.asks)
 
     def _trade(self, out: Step, *, buyer_is_maker: bool) -> None:
         book, changes, price = (

@@ -37,7 +37,8 @@ LEVELS, LEVELS_OF_MANY = 100, 20
 
 class SyntheticVenue(SimulatedVenue):
     """``instruments`` books, ``rate`` book events a second over all of them, each ``levels`` deep a side at first and
-    at most twice that later. The flow is the same for the same ``seed``.
+    at most twice that later. The flow is the same for the same ``seed``. With ``common`` prices follow the clock: around
+    the path that all venues of this number share (common_price.py), with a noise of this venue's own seed.
 
     Faults and listings come by ``POST /control/VERB`` (``GET /control`` lists them) or by ``control(verb, **values)``.
     """
@@ -50,12 +51,13 @@ class SyntheticVenue(SimulatedVenue):
         rate: float = 2000.0,
         levels: int | None = None,
         seed: int = 1,
+        common: int = 0,
     ) -> None:
         super().__init__(adapter)
         self.speak(wire_of(adapter, self))
         self.rate = rate
         self.levels = levels or (LEVELS if instruments <= DEEP_INSTRUMENTS else LEVELS_OF_MANY)
-        self.seed = seed
+        self.seed, self.common = seed, common
         self.random = random.Random(seed)  # noqa: S311 - which connection to hit, not a secret
         self._instruments: dict[str, SyntheticInstrument] = {}
         fewest, most = REMEMBERED_EACH
@@ -117,7 +119,7 @@ class SyntheticVenue(SimulatedVenue):
         self.next_id += 7
         one = SyntheticInstrument(
             self._listed, name, seed=self.seed, levels=self.levels, first_u=self.next_id, ts_us=self.now_us(),
-            remember=self._remember, status=self.wire.trading,
+            remember=self._remember, status=self.wire.trading, common=self.common,
         )  # fmt: skip
         self._listed += 1
         self._instruments[name.native] = one

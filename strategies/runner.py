@@ -82,7 +82,7 @@ class Runner:
             # Continues the numbering of any earlier version's trace, so that no number comes twice.
             self._seq = max((t["seq"] for t in past.traces), default=0)
             self._loop = loop
-        self._reader = LogReader(self.settings, positions)
+        self._reader = LogReader(self.settings, positions, market=True)
         if not self.recovered:
             # What never changes again is read before the books: a book without its instrument would be dropped.
             self._read_instruments(self._reader)
@@ -121,7 +121,7 @@ class Runner:
         for record in found:
             positions[(record.topic, record.partition)] = record.offset + 1
         reader.close()
-        self._reader = LogReader(self.settings, positions)
+        self._reader = LogReader(self.settings, positions, market=True)
 
     def step(self, timeout_s: float = 0.1) -> int:
         """Take one batch; gives how many records it held. Raises BusError."""
