@@ -315,7 +315,8 @@ class Gateway:
         key = (fill.symbol, fill.trade_id, fill.venue_order_id)
         if key in self.known_trades:
             self.counts.fills_again += 1
-            return
+            async with self._in_order:  # so that whoever fetches what is missing finds it counted
+                return
         order = self.orders.get(fill.order_id or self._by_venue_id.get(fill.venue_order_id, ""))
         if order is None and not fill.order_id and any(not o.venue_order_id and not o.over for o in self.orders.values()):
             # It may be of an order whose own answer is still on its way.
@@ -357,10 +358,9 @@ class Gateway:
     def _record(self, order: Order | None, told: Record) -> Record:
         """A Fill record; ``told`` has FILL_FIELDS."""
         intent = order.intent if order else {}
-        names = {"intent_id": "id", "group_id": "group_id", "strategy": "strategy"}
-        own = {ours: intent.get(theirs, "") for ours, theirs in names.items()} | {"order_id": order.order_id if order else ""}
-        own |= {"account": self.account.account, "venue": intent.get("venue", self.account.venue)}
-        return own | {f: told[f] for f in FILL_FIELDS}
+        own = {"intent_id": intent.get("id", ""), "group_id": intent.get("group_id", ""), "strategy": intent.get("strategy", "")}
+        own |= {"order_id": order.order_id if order else "", "account": self.account.account}
+        return own | {"venue": intent.get("venue", self.account.venue)} | {f: told[f] for f in FILL_FIELDS}
 
     @staticmethod
     def _count(order: Order, trade_id: str, size: int, size_exp: int) -> None:
