@@ -139,7 +139,7 @@ async def run_demo(
                 proof = Proof(rooms.views, truths)
                 await _until_live(rooms, expected, stop)
                 await _show(rooms, proof, duration_s, stop, say)
-                return await _conclude(rooms, proof, expected, say)
+                return await _conclude(rooms, proof, expected, stop, say)
 
 
 async def run_live(settings: Settings, venue: str, symbols: Sequence[str], duration_s: float, say: Say) -> int:
@@ -231,11 +231,9 @@ async def _until_live(rooms: Rooms, expected: int, stop: asyncio.Event) -> None:
     async def ready() -> bool:
         if stop.is_set():
             return True
-        if rooms.trading is not None and not await rooms.trading.started():
-            return False
         return sum(b["state"] == "LIVE" for b in await rooms.views.books()) >= expected
 
-    await rooms.stack.until(f"{expected} LIVE books" + (" and trading" if rooms.trading else ""), ready, LIVE_WITHIN_S, 0.25)
+    await rooms.stack.until(f"{expected} LIVE books", ready, LIVE_WITHIN_S, 0.25)
 
 
 async def _show(rooms: Rooms, proof: Proof, duration_s: float, stop: asyncio.Event, say: Say) -> None:
@@ -262,8 +260,8 @@ async def _show(rooms: Rooms, proof: Proof, duration_s: float, stop: asyncio.Eve
                 await asyncio.wait_for(stop.wait(), 0.5 if terminal else LINE_EVERY_S)
 
 
-async def _conclude(rooms: Rooms, proof: Proof, expected: int, say: Say) -> int:
-    right = rooms.trading is None or await rooms.trading.conclude(rooms.views, say)
+async def _conclude(rooms: Rooms, proof: Proof, expected: int, stop: asyncio.Event, say: Say) -> int:
+    right = rooms.trading is None or await rooms.trading.conclude(rooms.views, stop, say)
     right = (rooms.chain is None or await rooms.chain.conclude(rooms.views, say)) and right
     say("comparing every book with the venue's own at the same sequence number")
     books = await rooms.views.books()

@@ -51,6 +51,8 @@ COIN = "ETH"
 """What the chain's own coin is worth as much as."""
 SETTLE_S = 120.0
 READY_S = 120.0
+AT_LEAST_S = 8.0
+"""How long is traded, however slow the start was."""
 FETCH_BYTES = 65_536
 """What executor and strategies wait up to 100 ms for: on a machine with everything Kafka has enough to do."""
 WHY_FILLS, WHY_WIDTH = 3, 160
@@ -66,6 +68,7 @@ class DemoTrading:
         self._own = settings.model_copy(update={"kafka": kafka})
         self._traders: list[Child] = []
         self._starting: asyncio.Task[None] | None = None
+        self._since_s = 0.0
 
     def begin(self, venues: Sequence[str], say: Say) -> None:
         """Limits, an executor, and the strategies that are possible, while the mirror starts."""
@@ -95,6 +98,7 @@ class DemoTrading:
             return all(c.log.read_text("utf-8", "replace").count(text) >= count for c, text, count in wanted)
 
         await self.stack.until("the executor and the strategies", ready, READY_S)
+        self._since_s = time.monotonic()
         say(f"trading with play money: {', '.join(strategies)}")
 
     async def started(self) -> bool:
@@ -111,14 +115,16 @@ class DemoTrading:
         await asyncio.to_thread(self.log.read)
         return f"orders {len(self.log.orders)}, fills {len(self.log.standing())}, swaps {self.log.swaps()}"
 
-    async def conclude(self, views: Views, say: Say) -> bool:
+    async def conclude(self, views: Views, stop: asyncio.Event, say: Say) -> bool:
         """Stop deciding, wait until all is over and booked, print what it came to and why one order went out.
 
         Whether every ledger is what the account's venue itself says.
         """
-        say("trading: stopping the strategies, and waiting until every order is over and every balance agrees")
         if self._starting is not None:
             await self._starting
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), max(0.01, self._since_s + AT_LEAST_S - time.monotonic()))
+        say("trading: stopping the strategies, and waiting until every order is over and every balance agrees")
         await asyncio.gather(*(self.stack.stop(child) for child in self._traders))
         if self.chain is not None:  # no reorganisation any more: what is mined becomes final
             await views.post_url(f"{self.chain.truth_url}/control/calm")
