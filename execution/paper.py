@@ -44,7 +44,7 @@ class PaperAccount(VenueAccount):
         self.venue, self.account = venue, account
         self.held = dict(held)
         """asset → amount at EXP."""
-        self.positions: dict[str, Holding] = {}
+        self.derivatives: dict[str, Holding] = {}
         """symbol of a derivative → its position; what a fill realises of it is paid at once."""
         self._books, self._terms = books, terms
         self._latency_s = latency_ms / 1000
@@ -137,7 +137,7 @@ class PaperAccount(VenueAccount):
             self._move(terms.base, sign * fill.size * 10 ** (live.book.size_exp - EXP))
             self._move(terms.quote, -sign * exact * 10 ** (exponent - EXP))
         else:
-            holding = self.positions.setdefault(symbol, Holding(EXP))
+            holding = self.derivatives.setdefault(symbol, Holding(EXP))
             size = rescale(fill.size, live.book.size_exp, holding.size_exp)
             self._move(money, holding.take(fill.side, size, exact * 10 ** (exponent - EXP)))
         self._move(money, -fee * 10 ** (fee_exp - EXP))
@@ -177,6 +177,9 @@ class PaperAccount(VenueAccount):
 
     async def balances(self) -> dict[str, Amounts]:
         return {asset: Amounts(amount, amount, EXP) for asset, amount in self.held.items()}
+
+    async def positions(self) -> dict[str, tuple[int, int]]:
+        return {symbol: (held.size, held.size_exp) for symbol, held in self.derivatives.items() if held.size}
 
     async def events(self) -> AsyncIterator[OrderReport | FillReport | None]:
         while True:

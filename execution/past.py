@@ -133,7 +133,7 @@ class Past:
         self._publish_what_was_lost(name, gateway)
         if isinstance(account, PaperAccount) and e.desk.account(name).balances:
             account.held = dict(e.desk.account(name).balances)
-            account.positions = e.desk.account(name).derivatives()
+            account.derivatives = e.desk.account(name).derivatives()
         for order in gateway.unfinished():
             e.desk.reserve(order.intent, order.left)
         e.desk.reconciled(name, await account.balances())

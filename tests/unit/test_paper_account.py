@@ -62,7 +62,7 @@ def test_what_fills_realise_is_held(symbol: str) -> None:
             assert {a: ledger.balances[a] for a in paper.held} == paper.held, number
             if number % 50 == 49:  # the process ends, and begins again
                 paper = PaperAccount("x", name, books, terms, dict(ledger.balances), latency_ms=0, run=f"r{number}")
-                paper.positions = ledger.derivatives()
+                paper.derivatives = ledger.derivatives()
         return filled
 
     assert asyncio.run(play()) > 200
