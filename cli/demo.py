@@ -257,7 +257,8 @@ async def _show(rooms: Rooms, proof: Proof, duration_s: float, stop: asyncio.Eve
                 say(line(now, before, elapsed_s))
             before = now
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), 0.5 if terminal else LINE_EVERY_S)
+                async with asyncio.timeout(0.5 if terminal else LINE_EVERY_S):
+                    await stop.wait()
 
 
 async def _conclude(rooms: Rooms, proof: Proof, expected: int, stop: asyncio.Event, say: Say) -> int:

@@ -123,7 +123,8 @@ class DemoTrading:
         if self._starting is not None:
             await self._starting
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), max(0.01, self._since_s + AT_LEAST_S - time.monotonic()))
+            async with asyncio.timeout(max(0.01, self._since_s + AT_LEAST_S - time.monotonic())):
+                await stop.wait()
         say("trading: stopping the strategies, and waiting until every order is over and every balance agrees")
         await asyncio.gather(*(self.stack.stop(child) for child in self._traders))
         if self.chain is not None:  # no reorganisation any more: what is mined becomes final

@@ -115,7 +115,8 @@ class Stack:
             with contextlib.suppress(ProcessLookupError):
                 child.process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(child.process.wait(), STOP_S)
+                async with asyncio.timeout(STOP_S):
+                    await child.process.wait()
             except TimeoutError:
                 with contextlib.suppress(ProcessLookupError):
                     child.process.kill()

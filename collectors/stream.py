@@ -254,7 +254,10 @@ class Connection:
         timeout_s = pool.venue.limits.reply_timeout_s
         try:
             await self._send_all(pool.venue.subscribe(batch, request_id))
-            error = await asyncio.wait_for(waiting.answered, timeout_s) if timeout_s else ""
+            error = ""
+            if timeout_s:
+                async with asyncio.timeout(timeout_s):
+                    error = await waiting.answered
         except TimeoutError:
             self.break_off(f"no answer to a subscription within {timeout_s:g} s")
             return

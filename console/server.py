@@ -178,11 +178,13 @@ class Console:
             await response.prepare(request)
             while not self._stopping.is_set():
                 frame = b"data: " + msgspec.json.encode(self.frame(client)) + b"\n\n"
-                await asyncio.wait_for(response.write(frame), SEND_TIMEOUT_S)
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await response.write(frame)
                 self.counts.frames += 1
                 self.counts.frame_bytes += len(frame)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), self.settings.console.interval_ms / 1000)
+                    async with asyncio.timeout(self.settings.console.interval_ms / 1000):
+                        await self._stopping.wait()
         except TimeoutError:
             self.counts.slow_readers += 1
             if request.transport is not None:

@@ -265,7 +265,8 @@ class CcxtAccount(VenueAccount):
 
     async def _call(self, call: Any) -> Any:
         try:
-            return await asyncio.wait_for(call, CALL_TIMEOUT_S + 5)
+            async with asyncio.timeout(CALL_TIMEOUT_S + 5):
+                return await call
         except (ccxt.BaseError, TimeoutError, OSError) as error:
             raise outcome(error) from error
 

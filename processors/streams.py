@@ -57,7 +57,8 @@ class Streams:
         try:
             while not self._closed.is_set():
                 try:
-                    await asyncio.wait_for(event.wait(), ALIVE_S)
+                    async with asyncio.timeout(ALIVE_S):
+                        await event.wait()
                 except TimeoutError:
                     await response.write(b": alive\n\n")
                     continue

@@ -97,7 +97,8 @@ class CaptureVenue(SimulatedVenue):
         captured = self._captured[native]
         captured.asked.set()
         try:
-            await asyncio.wait_for(captured.loaded.wait(), ASK_PATIENCE_S)
+            async with asyncio.timeout(ASK_PATIENCE_S):
+                await captured.loaded.wait()
         except TimeoutError:
             return web.json_response({"code": -1001, "msg": "Internal error; unable to process your request."}, status=503)
         if (verbatim := captured.verbatim) is not None:
@@ -158,7 +159,8 @@ class CaptureVenue(SimulatedVenue):
         while not all(wanted := [bool(self._depth_clients(native)) for native in self._captured]):
             self._subscribed.clear()
             try:
-                await asyncio.wait_for(self._subscribed.wait(), SUBSCRIBE_PATIENCE_S if any(wanted) else None)
+                async with asyncio.timeout(SUBSCRIBE_PATIENCE_S if any(wanted) else None):
+                    await self._subscribed.wait()
             except TimeoutError:
                 return
 

@@ -119,7 +119,8 @@ class Client:
             self.abort()
             return
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(self.socket.close(code=code), CLOSE_S)
+            async with asyncio.timeout(CLOSE_S):
+                await self.socket.close(code=code)
         self.abort()
 
     async def send_all(self) -> None:

@@ -61,7 +61,8 @@ class Heads:
         if not self._waiting:
             self._arrived.clear()
             try:
-                await asyncio.wait_for(self._arrived.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._arrived.wait()
             except TimeoutError:
                 return None
         # The newest first: whatever it stands on is fetched through its parents, and the older hints are then known.

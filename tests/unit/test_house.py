@@ -63,3 +63,10 @@ def test_a_schemas_numbers_carry_their_unit_or_are_said(file: Path) -> None:
         assert field["type"] not in ("float", "double")
         if field["name"].startswith(("ts_", "expiry")):
             assert field["name"].endswith(("_us", "_ns")), f"{field['name']} does not say its unit"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_nobody_waits_in_a_way_that_loses_a_cancellation(file: Path) -> None:
+    # Up to Python 3.11 asyncio.wait_for() swallows it when what it waits for comes at the same moment: a loop around it
+    # never ends. asyncio.timeout() does not.
+    assert "asyncio.wait_for(" not in file.read_text("utf-8")
