@@ -16,7 +16,7 @@ from tests.chaos.processor_drill import run_drill
 async def test_killed_restarted_and_paused_workers_never_give_a_wrong_live_book(
     kafka: str, settings, unique: str, tmp_path: Path
 ) -> None:
-    own = settings(kafka={"bootstrap_servers": kafka})
+    own = settings(kafka={"bootstrap_servers": kafka}, collector={"lag_max_s": 3})
     await asyncio.to_thread(apply, own)
     report = await run_drill(
         own, tmp_path, ["kill", "pause", "restart"], name=f"drill-{unique}", books=40, rate=300, workers=3, seed=5
