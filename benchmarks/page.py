@@ -103,7 +103,7 @@ def _section(one: dict[str, Any], images: Path) -> str:
         lines.append("")
     file, what = PLOTS.get(name, ("", ""))
     if file and (images / f"{file}.png").exists():
-        lines += [f"[![{what}](docs/images/{file}.png)](docs/images/{file}.svg)", ""]
+        lines += [f"![{what}](docs/images/{file}.png)", "", f"[as SVG](docs/images/{file}.svg)", ""]
     return "\n".join(lines)
 
 
