@@ -127,7 +127,7 @@ async def test_any_past_book_is_the_venues_own_of_that_moment_from_archive_and_l
     rooms, name, venue = running
     chance, natives = random.Random(11), sorted(venue.books)
     await asyncio.sleep(1)
-    moments = await note_moments(venue, 3, 8, chance)
+    moments = await note_moments(venue, 4, 20, chance)
     with Archiver(rooms.settings) as archiver:  # the first part is in files, the rest only in Kafka
         ends = await asyncio.to_thread(archiver.ends)
         while not archiver.has_read(ends):
@@ -135,10 +135,10 @@ async def test_any_past_book_is_the_venues_own_of_that_moment_from_archive_and_l
         await asyncio.to_thread(archiver.flush)
         with pytest.raises(ArchiveBusy, match="another archiver writes here"):
             Archiver(rooms.settings)
-    moments += await note_moments(venue, 3, 8, chance)
+    moments += await note_moments(venue, 4, 20, chance)
     await quiet(venue)
     assert await asyncio.to_thread(judge, rooms.settings, name, venue, moments) == []
-    moment = moments[8].at_ns
+    moment = moments[20].at_ns
     market = await asyncio.to_thread(market_at, rooms.settings, moment, venue=name)
     assert {symbol for _, symbol in market} == {unified(n) for n in natives}
     for (_, symbol), book in market.items():

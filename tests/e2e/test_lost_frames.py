@@ -38,7 +38,7 @@ async def test_every_lost_frame_is_found_and_no_wrong_book_is_served_as_live(
             states.add(book["state"])
             if book["state"] == "LIVE" and (not served or served[-1][0] != book["venue_seq"]):
                 served.append((book["venue_seq"], book["bids"], book["asks"]))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
         seq, bids, asks = venue.books["BTCUSD_PERP"].at()
 
         async def caught_up() -> bool:

@@ -32,7 +32,7 @@ async def test_what_the_description_promises_holds_for_generated_requests(
         # Endless answers are left out: test_processor_views asks for them.
         command = [
             str(Path(sys.executable).parent / "schemathesis"), "run", f"{rooms.views.url}/openapi.json",
-            "--checks", "all", "--max-examples", "5", "--seed", "1", "--exclude-path-regex", "^/stream", "--no-color",
+            "--checks", "all", "--max-examples", "8", "--seed", "1", "--exclude-path-regex", "^/stream", "--no-color",
             "--generation-database", "none", "--suppress-health-check", "all", "--warnings", "off",
         ]  # fmt: skip
         run = await asyncio.to_thread(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from decimal import Decimal
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -291,13 +292,16 @@ async def test_two_workers_answer_for_each_other_with_the_token_which_shows_nowh
                 return all(held) and len(held[0] | held[1]) == MANY
             return False
 
+        async def is_live(views: Views, symbol: str) -> bool:
+            return (await views.book(name, symbol, 2))["state"] == "LIVE"
+
         await rooms.stack.until("books on both workers", told_by_both, DEADLINE_S, pause_s=0.5)
         status, text = await ask(rooms.metrics_urls["collector"] + "/readyz", {})
         assert (status, json.loads(text)) == (200, {"ready": True, "reason": ""})
         for url in urls:
             async with Views.of(own, url) as views:
                 for symbol in map(unified, venue.books):  # its own and the other's
-                    assert (await views.book(name, symbol, 2))["symbol"] == symbol
+                    await rooms.stack.until(f"{symbol} LIVE from {url}", partial(is_live, views, symbol), DEADLINE_S)
                 found[f"{url}/books"] = str(await views.books())
             for path in ("/books", "/metrics", "/openapi.json", "/router", "/table/books", f"/stream/books/{name}/{SYMBOL}", "/"):
                 status, found[url + path] = await ask(url + path, {})

@@ -30,7 +30,7 @@ async def test_two_collectors_share_a_venue_and_one_takes_over_when_the_other_is
     kafka: str, settings, unique: str, tmp_path: Path
 ):
     name = f"shared-{unique}"
-    venue = SyntheticVenue("binance-usdm", instruments=INSTRUMENTS, rate=400, levels=30)
+    venue = SyntheticVenue("binance-usdm", instruments=INSTRUMENTS, rate=800, levels=30)
     await venue.start()
     own = settings(
         kafka={"bootstrap_servers": kafka},

@@ -69,44 +69,69 @@ def test_what_fills_realise_is_held(symbol: str) -> None:
     assert (ledger.holdings[symbol].realized != 0) and held["USDT"] != ledger.balances["USDT"]
 
 
+class Published:
+    """Stands where the executor's outbox stands."""
+
+    def __init__(self) -> None:
+        self.trades: list[str] = []
+
+    def order(self, *_: Any) -> None: ...
+
+    def fill(self, fill: dict[str, Any]) -> None:
+        self.trades.append(fill["trade_id"])
+
+    def alarm(self, *_: Any) -> None: ...
+
+
+class SlowJournal(MemoryJournal):
+    async def append(self, record: dict[str, Any]) -> None:
+        await super().append(record)
+        # The first to come would be the last to be done, were nobody to wait.
+        await asyncio.sleep(0.02 * (6 - self.seq))
+
+
+class Clock:
+    def now_ns(self) -> int:
+        return 0
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+def slow_gateway() -> tuple[Gateway, Published]:
+    """A gateway whose journal takes its time, and what it publishes."""
+    out = Published()
+    published: Any = out
+    paper = PaperAccount("x", "x:paper", {}, {}, {})
+    return Gateway(paper, SlowJournal([], None), published, Clock(), Egress(EgressCaps(9, 9)), lambda i: 1), out
+
+
+def fill_of(number: int) -> FillReport:
+    return FillReport(str(number), "o", "v", "BTC/USDT", "BUY", 1, 0, 1, 0, 0, 0, "USDT", False, number, "PAPER")
+
+
 def test_fills_are_published_as_they_happened_though_a_sweep_and_the_stream_tell_of_them_at_once() -> None:
-    class SlowJournal(MemoryJournal):
-        async def append(self, record: dict[str, Any]) -> None:
-            # The first to come is the last to be done, were nobody to wait.
-            await super().append(record)
-            # The first to come would be the last to be done, were nobody to wait.
-            await asyncio.sleep(0.02 * (6 - self.seq))
-
-    class Outbox:
-        def __init__(self) -> None:
-            self.trades: list[str] = []
-
-        def order(self, *_: Any) -> None: ...
-
-        def fill(self, fill: dict[str, Any]) -> None:
-            self.trades.append(fill["trade_id"])
-
-        def alarm(self, *_: Any) -> None: ...
-
-    class Clock:
-        def now_ns(self) -> int:
-            return 0
-
-        async def sleep(self, seconds: float) -> None: ...
-
     async def play() -> list[str]:
-        paper, outbox = PaperAccount("x", "x:paper", {}, {}, {}), Outbox()
-        published: Any = outbox
-        gateway = Gateway(paper, SlowJournal([], None), published, Clock(), Egress(EgressCaps(9, 9)), lambda i: 1)
-        fills = [
-            FillReport(str(n), "o", "v", "BTC/USDT", "BUY", 1, 0, 1, 0, 0, 0, "USDT", False, n, "PAPER") for n in range(5)
-        ]  # fmt: skip
+        gateway, out = slow_gateway()
 
-        async def tell(told: list[FillReport]) -> None:
-            for fill in told:
-                await gateway.take_fill(fill)
+        async def tell() -> None:
+            for number in range(5):
+                await gateway.take_fill(fill_of(number))
 
-        await asyncio.gather(tell(fills), tell(fills))
-        return outbox.trades
+        await asyncio.gather(tell(), tell())
+        return out.trades
 
     assert asyncio.run(play()) == ["0", "1", "2", "3", "4"]
+
+
+def test_who_is_told_of_a_fill_again_goes_on_only_when_it_is_counted() -> None:
+    # A sweep that went on before would find the order open with nothing missing, and leave it reserved for ever.
+    async def play() -> tuple[list[str], int]:
+        gateway, out = slow_gateway()
+        first = asyncio.create_task(gateway.take_fill(fill_of(0)))
+        await asyncio.sleep(0)
+        await gateway.take_fill(fill_of(0))
+        seen = list(out.trades), gateway.counts.fills_again
+        await first
+        return seen
+
+    assert asyncio.run(play()) == (["0"], 1)
