@@ -82,8 +82,8 @@ class LocalBook:
         columns = self.columns(snapshot.bids, snapshot.asks)
         self.book = OrderBook(self.prices.exponent, self.sizes.exponent)
         self.book.apply(*columns, self.prices.exponent, self.sizes.exponent, replace=True)
-        bids, asks = self.book.bids.order, self.book.asks.order
-        self._known = (bids[0] if bids else 0, -asks[0] if asks else 0, self.prices.exponent)
+        bids, asks = self.book.bids.levels, self.book.asks.levels
+        self._known = (min(bids, default=0), max(asks, default=0), self.prices.exponent)
 
     def difference(self, snapshot: BookSnapshot) -> Columns:
         """What has to be set to make the book this one, deletes included. Raises DecimalError."""
@@ -103,13 +103,13 @@ class LocalBook:
             book.bids.update(columns[0], columns[1])
         if columns[2]:
             book.asks.update(columns[2], columns[3])
-        bids, asks = book.bids.order, book.asks.order
-        return not bids or not asks or bids[-1] < -asks[-1]
+        bid, ask = book.bids.best_price(), book.asks.best_price()
+        return bid is None or ask is None or bid < ask
 
     def cut(self, depth: int, columns: Columns) -> None:
         """Keep the best ``depth`` levels a side; what falls out is deleted in ``columns`` too, for those who follow."""
         for side, prices, sizes in ((self.book.bids, columns[0], columns[1]), (self.book.asks, columns[2], columns[3])):
-            fallen = len(side.order) - depth
+            fallen = len(side.levels) - depth
             if fallen > 0:
                 prices += [key * side.sign for key in side.order[:fallen]]
                 sizes += [0] * fallen

@@ -21,6 +21,12 @@ log = logging.getLogger(__name__)
 
 OnReply = Callable[[Reply], None]
 
+_HANDLERS: dict[type, Callable[[BookWorker, Any, int], object]] = {
+    BookDelta: BookWorker.on_delta,
+    BookSnapshot: BookWorker.on_snapshot,
+    **HANDLERS,
+}
+
 
 class Pipeline:
     """The workers of one process and venue, by the venue's name of the instrument."""
@@ -55,7 +61,7 @@ class Pipeline:
         on_answer: Callable[[bytes], None] = lambda _: None,
     ) -> Callable[[bytes, int], None]:
         """The function that takes one connection's frames: ``receive(frame, ts_received_ns)``. It never raises."""
-        worker_of, counts, handler_of = self.workers.get, self.counts, HANDLERS.get
+        worker_of, counts, handler_of = self.workers.get, self.counts, _HANDLERS.get
         control: dict[type, Callable[[Any], None]] = {
             Reply: on_reply,
             StreamBroken: lambda event: on_broken(event.reason),
@@ -71,21 +77,16 @@ class Pipeline:
                 self.publisher.dead_letter(frame, str(error), ts_ns)
                 return
             for event in events:
-                kind = type(event)
-                if kind in control:
-                    control[kind](event)
+                handle = handler_of(type(event))
+                if handle is None:
+                    control[type(event)](event)
                     continue
                 worker = worker_of(event.native)
                 if worker is None:
                     counts.unrouted += 1
                     continue
                 try:
-                    if kind is BookDelta:
-                        worker.on_delta(event, ts_ns)
-                    elif (handle := handler_of(kind)) is not None:
-                        handle(worker, event, ts_ns)
-                    elif kind is BookSnapshot:
-                        worker.on_snapshot(event, ts_ns)
+                    handle(worker, event, ts_ns)
                 except Exception as error:
                     self._surprised(worker, event, frame, error, ts_ns)
 

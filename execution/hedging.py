@@ -311,7 +311,7 @@ class HedgeGroups:
 
     def _touch(self, key: str, side: str) -> int:
         book = self.books[key].book
-        touch = book.bids.order[-1] if side == "SELL" else -book.asks.order[-1]
+        touch = book.bids.touch() if side == "SELL" else book.asks.touch()
         return touch * 10 ** (book.price_exp - UNIT_EXP)
 
     def _made(self, group_id: str, group: Group, asset: str, amount: int, leg: Record, now_ns: int) -> Record | None:
@@ -328,7 +328,7 @@ class HedgeGroups:
 def collared(terms: Terms, live: LiveBook, side: str) -> int:
     """A price through the touch by COLLAR_BPS, in ticks, at the terms' exponent. The book must be live."""
     book = live.book
-    touch = book.bids.order[-1] if side == "SELL" else -book.asks.order[-1]
+    touch = book.bids.touch() if side == "SELL" else book.asks.touch()
     price = touch * 10 ** (book.price_exp - UNIT_EXP)
     shift = 10 ** (terms.price_exp - UNIT_EXP)
     if side == "SELL":

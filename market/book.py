@@ -1,52 +1,74 @@
-"""The order book: exact integers, best prices tracked, sorted without walking it."""
+"""The order book: exact integers, best prices tracked, sorted only for those who ask."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from heapq import heappop, heappush
 
 from market.decimals import format_decimal
 
+IDLE = 64
+"""Updates after which an order that nobody asked for is no longer kept."""
+
 
 class BookSide:
-    """One side: price mantissa → size mantissa, and the prices sorted with the best one last.
+    """One side: price mantissa → size mantissa, and its best price.
 
-    ``levels`` is the truth. ``order`` holds sorted sort-keys: the price for bids, its negative for asks, so that the
-    busy end of the list is its tail and an insertion moves few elements.
+    ``levels`` is the truth. Beside it stands one of two indices. Who only asks for the best price needs a heap: a new level
+    costs one comparison or two, and a deleted one stays in it until it is the best. Who asks for levels in order (a
+    checksum at each event, a ladder) has the sorted list kept as well, as long as he goes on asking.
     """
 
-    __slots__ = ("levels", "order", "sign")
+    __slots__ = ("_heap", "_idle", "_order", "levels", "sign")
 
     def __init__(self, sign: int) -> None:
         self.sign = sign
         """+1 for bids (best is highest), -1 for asks (best is lowest)."""
         self.levels: dict[int, int] = {}
-        self.order: list[int] = []
+        self._heap: list[int] = []
+        """price × -sign, the smallest first; every held level is in it, and some that are gone."""
+        self._order: list[int] | None = None
+        self._idle = 0
+
+    @property
+    def order(self) -> list[int]:
+        """Sorted sort-keys, the best one last: the price for bids, its negative for asks. Not to be changed."""
+        self._idle = 0
+        if self._order is None:
+            sign = self.sign
+            self._order = sorted(self.levels) if sign == 1 else sorted([-price for price in self.levels])
+            self._heap = []
+        return self._order
 
     def set(self, price: int, size: int) -> None:
         """Set a level's absolute size; 0 deletes it. Deleting a level that is not held is normal and does nothing."""
-        levels = self.levels
-        if size:
-            if price not in levels:
-                order = self.order
-                key = price * self.sign
-                if not order or key > order[-1]:
-                    order.append(key)
-                else:
-                    order.insert(bisect_left(order, key), key)
-            levels[price] = size
-        elif levels.pop(price, None) is not None:
-            order = self.order
-            key = price * self.sign
-            if order[-1] == key:
-                order.pop()
-            else:
-                del order[bisect_left(order, key)]
+        self.update((price,), (size,))
 
     def update(self, prices: Sequence[int], sizes: Sequence[int]) -> None:
         """Set many levels, in order; the hot path of every book. Sizes are absolute, 0 deletes."""
-        levels, order, sign = self.levels, self.order, self.sign
+        if self._order is not None:
+            if self._idle < IDLE:
+                self._idle += 1
+                self._update_order(self._order, prices, sizes)
+                return
+            self._heap = [-key for key in reversed(self._order)]
+            self._order = None
+        levels, heap, down = self.levels, self._heap, -self.sign
+        for price, size in zip(prices, sizes, strict=True):
+            if size:
+                if price not in levels:
+                    heappush(heap, price * down)
+                levels[price] = size
+            elif price in levels:
+                del levels[price]
+        if len(heap) > 2 * len(levels) + 64:
+            self._heap = sorted([price * down for price in levels])
+
+    def _update_order(self, order: list[int], prices: Sequence[int], sizes: Sequence[int]) -> None:
+        """The same, keeping the sorted list: its busy end is its tail, so that an insertion moves few elements."""
+        levels, sign = self.levels, self.sign
         for price, size in zip(prices, sizes, strict=True):
             if size:
                 if price not in levels:
@@ -67,15 +89,37 @@ class BookSide:
     def replace(self, prices: Sequence[int], sizes: Sequence[int]) -> None:
         """Replace the whole side; sizes of 0 are left out."""
         self.levels = {p: s for p, s in zip(prices, sizes, strict=True) if s}
-        sign = self.sign
-        self.order = sorted(p * sign for p in self.levels)
+        self._reindex()
+
+    def _reindex(self) -> None:
+        self._order = None
+        down = -self.sign
+        self._heap = sorted([price * down for price in self.levels])
+
+    def best_price(self) -> int | None:
+        """The best level's price, or None when the side is empty."""
+        order = self._order
+        if order is not None:
+            return order[-1] * self.sign if order else None
+        heap, levels, down = self._heap, self.levels, -self.sign
+        while heap:
+            price = heap[0] * down
+            if price in levels:
+                return price
+            heappop(heap)
+        return None
+
+    def touch(self) -> int:
+        """The best level's price; LookupError when the side is empty."""
+        price = self.best_price()
+        if price is None:
+            raise LookupError("the side is empty")
+        return price
 
     def best(self) -> tuple[int, int] | None:
         """(price, size) of the best level, or None when the side is empty."""
-        if not self.order:
-            return None
-        price = self.order[-1] * self.sign
-        return price, self.levels[price]
+        price = self.best_price()
+        return None if price is None else (price, self.levels[price])
 
     def top(self, n: int | None = None) -> list[tuple[int, int]]:
         """The best ``n`` levels as (price, size), best first; all of them with None."""
@@ -85,24 +129,26 @@ class BookSide:
 
     def columns(self) -> tuple[list[int], list[int]]:
         """All levels as (prices, sizes), best first: the level arrays of a SNAPSHOT or KEYFRAME."""
-        sign, levels = self.sign, self.levels
-        prices = [k * sign for k in reversed(self.order)]
+        levels = self.levels
+        # Key frames come rarely: they sort for themselves, and keep nobody's order alive.
+        prices = sorted(levels, reverse=self.sign == 1)
         return prices, [levels[p] for p in prices]
 
     def cut(self, depth: int) -> int:
         """Keep the best ``depth`` levels (venues that send no delete for what falls out); gives how many fell."""
-        fallen = len(self.order) - depth
+        fallen = len(self.levels) - depth
         if fallen <= 0:
             return 0
-        for key in self.order[:fallen]:
+        order = self.order
+        for key in order[:fallen]:
             del self.levels[key * self.sign]
-        del self.order[:fallen]
+        del order[:fallen]
         return fallen
 
     def multiply(self, price_factor: int, size_factor: int) -> None:
         """Rescale every level to a finer exponent."""
         self.levels = {p * price_factor: s * size_factor for p, s in self.levels.items()}
-        self.order = [k * price_factor for k in self.order]
+        self._reindex()
 
     def __len__(self) -> int:
         return len(self.levels)
@@ -172,8 +218,8 @@ class OrderBook:
 
     def crossed(self) -> bool:
         """True when the best bid is at or above the best ask, which no continuous venue can show."""
-        bids, asks = self.bids.order, self.asks.order
-        return bool(bids) and bool(asks) and bids[-1] >= -asks[-1]
+        bid, ask = self.bids.best_price(), self.asks.best_price()
+        return bid is not None and ask is not None and bid >= ask
 
     def depth_to_notional(self, side: str, notional: int) -> tuple[int, int, bool]:
         """Walk a side (``bid`` or ``ask``) until price × size reaches ``notional``.

@@ -57,9 +57,9 @@ class LiveBook:
             self.synced
             and self.status_state == "LIVE"
             and self.status_epoch == self.epoch
-            and bool(own.bids.order)
-            and bool(own.asks.order)
-            and own.bids.order[-1] < -own.asks.order[-1]
+            and bool(own.bids.levels)
+            and bool(own.asks.levels)
+            and not own.crossed()
         )
 
     def take(self, event: Record, partition: int, offset: int) -> bool:
@@ -98,7 +98,7 @@ class LiveBook:
 
     def mid2(self) -> int:
         """Twice the mid price, at the book's price exponent: exact where the mid is not. The book must be live."""
-        return self.book.bids.order[-1] - self.book.asks.order[-1]
+        return self.book.bids.touch() + self.book.asks.touch()
 
     def _advance(self, event: Record, partition: int, offset: int) -> None:
         self.epoch = event["epoch"]

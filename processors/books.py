@@ -209,9 +209,7 @@ class Books:
             book.heard_ms = record.timestamp
             if outcome is Outcome.APPLIED:
                 applied += 1
-                bids, asks = book.book.bids.order, book.book.asks.order
-                if bids and asks and bids[-1] >= -asks[-1]:
-                    counts.crossed += 1
+                counts.crossed += book.book.crossed()
             elif outcome is Outcome.REPLAYED:
                 counts.replayed += 1
                 continue

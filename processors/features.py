@@ -86,7 +86,7 @@ class Features:
         if window is None:
             window = self._windows[book.key] = Microstructure()
         state = self._books.state(book, partition)
-        if state == "LIVE" and book.book.bids.order and book.book.asks.order:
+        if state == "LIVE" and book.book.bids.levels and book.book.asks.levels:
             window.sample(book)
         else:
             window.lost()

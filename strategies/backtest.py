@@ -221,7 +221,7 @@ class Backtest:
         equity = self._money
         for key, units in self.result.inventory.items():
             live = self._venue[key]
-            if units and live.book.bids.order and live.book.asks.order:
+            if units and live.book.bids.levels and live.book.asks.levels:
                 equity += units * live.mid2() // (2 * 10**-live.book.price_exp)
         now = self.loop.view.now_ns
         self._peak = max(self._peak, equity)

@@ -110,9 +110,9 @@ class CrossExchangeMarketMaking(Strategy):
     def _collared(self, terms: Terms, live: LiveBook, side: Side) -> int:
         own = live.book
         if side == "SELL":
-            price = own.bids.order[-1] * (ONE - self._collar) // ONE
+            price = own.bids.touch() * (ONE - self._collar) // ONE
             return terms.price_down(shift_down(price, own.price_exp, terms.price_exp))
-        price = -(own.asks.order[-1] * (ONE + self._collar) // ONE)
+        price = -(-own.asks.touch() * (ONE + self._collar) // ONE)
         return terms.price_up(shift_up(price, own.price_exp, terms.price_exp))
 
     def _quotes(self, terms: Terms, hedge: Terms) -> list[Decision]:
@@ -156,11 +156,11 @@ class CrossExchangeMarketMaking(Strategy):
         if side == "BUY":
             price = _worst(other.book.bids.top(50), size) * (ONE - taker) * (ONE - self._margin) * ONE // ((ONE + maker) * factor)
             target = terms.price_down(shift_down(price, other.book.price_exp, terms.price_exp))
-            return min(target, terms.price_down(shift_down(-live.book.asks.order[-1] - 1, live.book.price_exp, terms.price_exp)))
+            return min(target, terms.price_down(shift_down(live.book.asks.touch() - 1, live.book.price_exp, terms.price_exp)))
         worst = _worst(other.book.asks.top(50), size)
         price = -(-worst * (ONE + taker) * (ONE + self._margin) * ONE // ((ONE - maker) * factor))
         target = terms.price_up(shift_up(price, other.book.price_exp, terms.price_exp))
-        return max(target, terms.price_up(shift_up(live.book.bids.order[-1] + 1, live.book.price_exp, terms.price_exp)))
+        return max(target, terms.price_up(shift_up(live.book.bids.touch() + 1, live.book.price_exp, terms.price_exp)))
 
     def _withdraw(self, ids: tuple[str, ...]) -> Decision:
         return Decision("quote", self._maker.partition("|")[2], (), cancels=ids, report=False)

@@ -157,7 +157,7 @@ class Cyclic(Strategy):
     def _touch(self, key: str, book: LiveBook, fee: int) -> None:
         own = book.book
         up = 10**-own.price_exp
-        ask, bid = -own.asks.order[-1], own.bids.order[-1]
+        ask, bid = own.asks.touch(), own.bids.touch()
         # Exponents matter: RATE is in whole units of each asset, so that hops of any instruments multiply.
         self._rates[(key, "BUY")] = RATE_ONE * up * ONE // (ask * (ONE + fee))
         self._rates[(key, "SELL")] = RATE_ONE * bid * (ONE - fee) // (up * ONE)

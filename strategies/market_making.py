@@ -85,7 +85,7 @@ class MarketMaking(Strategy):
         if quotes is None:
             return ()
         # Never through the other side's best: POST_ONLY would be refused again and again.
-        best_bid, best_ask = live.book.bids.order[-1], -live.book.asks.order[-1]
+        best_bid, best_ask = live.book.bids.touch(), live.book.asks.touch()
         factor = 10 ** (terms.price_exp - live.book.price_exp) if terms.price_exp >= live.book.price_exp else 1
         bid = min(quotes[0], terms.price_down((best_ask - 1) // factor))
         ask = max(quotes[1], terms.price_up(-(-(best_bid + 1) // factor)))

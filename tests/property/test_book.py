@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from decimal import Decimal, localcontext
 from hashlib import sha256
+from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from market.book import BookSide, OrderBook, digest_levels
+from market.book import IDLE, BookSide, OrderBook, digest_levels
 
 PRICES = st.integers(1, 60)
 SIZES = st.one_of(st.just(0), st.integers(1, 10**12))
@@ -83,7 +85,7 @@ def test_best_prices_crossing_and_order_agree_with_the_levels(events) -> None:
     for side, best in ((book.bids, bids), (book.asks, asks)):
         assert len(side) == len(side.order) == len(best)
         assert side.order == sorted(side.order)
-        assert (side.best() is None) == (not best)
+        assert side.best() == (side.top(1)[0] if best else None)
     assert book.crossed() == (bool(bids) and bool(asks) and bids[0][0] >= asks[0][0])
 
 
@@ -148,6 +150,39 @@ def test_setting_one_by_one_is_updating_at_once(first: list[tuple[int, int]], se
                 one.set(price, size)
             all_at_once.update(*columns(levels))
         assert (one.levels, one.order) == (all_at_once.levels, all_at_once.order)
+
+
+@given(st.integers(0, 2**32), st.sampled_from([1, -1]))
+@settings(max_examples=30)
+def test_the_best_price_is_right_whether_or_not_somebody_asks_for_the_order(seed: int, sign: int) -> None:
+    """Long enough for the sorted list to be dropped and made again, and for deleted levels to fill the heap."""
+    chance, side, naive = Random(seed), BookSide(sign), dict[int, int]()
+    for _ in range(6 * IDLE):
+        prices = [chance.randrange(200) for _ in range(chance.randrange(1, 9))]
+        sizes = [chance.choice((0, 0, 0, 1, 2)) for _ in prices]
+        side.update(prices, sizes)
+        for price, size in zip(prices, sizes, strict=True):
+            naive[price] = size
+        held = sorted((price for price, size in naive.items() if size), key=lambda price: -price * sign)
+        assert side.best_price() == (held[0] if held else None)
+        if chance.random() < 0.02:
+            assert [key * sign for key in reversed(side.order)] == held
+        if chance.random() < 0.02:
+            assert side.columns() == (held, [naive[price] for price in held])
+    assert side.levels == {price: naive[price] for price in held}
+
+
+def test_what_was_deleted_does_not_fill_the_memory() -> None:
+    side = BookSide(1)
+    side.set(1, 1)
+    for price in range(2, 10_000):
+        side.update([price, price], [1, 0])
+    assert sys.getsizeof(side._heap) < 4096
+
+
+def test_an_empty_side_has_no_touch() -> None:
+    with pytest.raises(LookupError, match="empty"):
+        BookSide(1).touch()
 
 
 def test_deleting_a_level_that_is_not_held_is_normal() -> None:
