@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MAX_LINES := 400
 
-.PHONY: help setup demo live test drill drill-venues drill-processor drill-history drill-rolling drill-execution soak fuzz check types rules check-deploy docs sbom bench lock clean
+.PHONY: help setup demo live test drill drill-venues drill-processor drill-history drill-rolling drill-execution drill-kill drill-chain soak fuzz check types rules check-deploy docs sbom bench lock clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -86,6 +86,9 @@ fuzz: setup ## Fuzz the parsers, the codec and the nodes' answers (SECONDS=600; 
 
 drill-kill: setup ## Kill switch from the command to the venue's 'no open orders', fills racing, calls failing (ARGS="--orders 100")
 	@$(BIN)/python -m tests.chaos.kill_drill $(ARGS)
+
+drill-chain: setup ## A chain's collector killed twenty times under random life with reorganisations (ARGS="--seed 7 --kills 20")
+	@$(BIN)/python -m tests.chaos.chain_drill $(ARGS)
 
 lock: ## Lock the dependencies again (needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \

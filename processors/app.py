@@ -190,8 +190,11 @@ class Processor:
             tp = TP(topic, partition)
             committed = consumer._committed_offset.get(tp) or 0
             at = books.positions.get((topic, partition), 0)
-            if max(at, committed) < end:
-                at = fetch_position(consumer, tp) or 0 if self._idle(tp) else 0
+            if max(at, committed) < end and self._idle(tp):
+                at = fetch_position(consumer, tp) or 0
+                if await consumer.look_behind(tp, at):
+                    del self._idle_since[tp]
+                    continue
             if max(at, committed) >= end:
                 books.positions.setdefault((topic, partition), max(at, committed))
                 books.reached(topic, partition, end)

@@ -24,6 +24,8 @@ class BatchConsumer(driver.Consumer):
     """(generation, the offset behind what was handled of each partition)."""
     _looked_back: dict[TP, int] = {}  # noqa: RUF012 - replaced with _follows, never shared
     """Where a hole was found and read again: what is missing still is not in the log any more."""
+    _looked_behind: dict[TP, int] = {}  # noqa: RUF012 - replaced with _follows, never shared
+    """The same, where no batch showed the hole."""
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
         app = cast(Any, self.app)
@@ -35,8 +37,7 @@ class BatchConsumer(driver.Consumer):
         moved = app.consumer_generation_id != generation
         # What may have changed hands while this waited: looked at again now, not taken from before.
         held = self._active_partitions
-        if self._follows[0] != app.consumer_generation_id:
-            self._follows, self._looked_back = (app.consumer_generation_id, {}), {}
+        self._in_generation(app.consumer_generation_id)
         rest = {}
         for tp, batch in records.items():
             handler = handlers.get(tp.topic)
@@ -53,14 +54,36 @@ class BatchConsumer(driver.Consumer):
                 self._follows[1][tp] = batch[-1].offset + 1
         return rest, active
 
+    def _in_generation(self, generation: int) -> None:
+        if self._follows[0] != generation:
+            self._follows, self._looked_back, self._looked_behind = (generation, {}), {}, {}
+
+    def _expected(self, tp: TP) -> int:
+        """The offset that has to come next."""
+        behind = self._follows[1].get(tp)
+        # Where nothing is committed yet, recovery seeks nowhere, and what was fetched before it stays behind the position.
+        return (self._committed_offset.get(tp) or 0) if behind is None else behind
+
+    async def look_behind(self, tp: TP, position: int) -> bool:
+        """Whether a batch up to ``position``, from where the driver would fetch next, was never handed on: it is read again.
+
+        For a partition of which nothing more comes, so that no batch shows the hole. Once for each place: what is missing
+        still was compacted away or has expired.
+        """
+        self._in_generation(cast(Any, self.app).consumer_generation_id)
+        expected = self._expected(tp)
+        if position <= expected or self._looked_behind.get(tp) == expected:
+            return False
+        self._looked_behind[tp] = expected
+        await self.seek(tp, expected)
+        return True
+
     async def _hole(self, tp: TP, first: int) -> bool:
         """Go back to what was handled last, where this batch does not follow on it: it was fetched and never handed on.
 
         Once for each place: compaction and retention leave holes too.
         """
-        behind = self._follows[1].get(tp)
-        # Where nothing is committed yet, recovery seeks nowhere, and what was fetched before it stays behind the position.
-        expected = (self._committed_offset.get(tp) or 0) if behind is None else behind
+        expected = self._expected(tp)
         if first <= expected or self._looked_back.get(tp) == expected:
             return False
         self._looked_back[tp] = expected

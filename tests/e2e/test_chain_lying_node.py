@@ -18,7 +18,7 @@ from simulator.evm_dex import Dex
 from simulator.evm_traffic import Traffic
 from simulator.evm_truth import Truth
 from simulator.lying_node import LyingNode
-from tests.e2e.test_chain_restarts import check_blocks
+from tests.chaos.chain_drill import block_faults
 from tests.evm_state import require_npm
 
 LIES = {
@@ -83,7 +83,7 @@ async def test_no_lie_is_ever_published_and_every_head_is_recovered(kafka: str, 
         assert deltas > 40
         assert not {k: n for k, n in net.items() if n != (1 if k[0] in canonical else 0)}
         records = await asyncio.to_thread(blocks_of, own, name)
-        check_blocks(records)
+        assert not block_faults(records)
         height = max(r["number"] for r in records if r["kind"] == "COMPLETE")
         assert height == int(evm.head()["number"], 16)
         assert collector.counts.deep_reorgs == 0

@@ -135,6 +135,25 @@ async def test_a_hole_that_the_log_itself_has_is_looked_at_once(monkeypatch) -> 
     assert [[r.offset for r in b] for _, b in records.handled] == [[6, 7]]
 
 
+async def test_where_nothing_more_comes_what_was_never_handed_on_is_read_again_once(monkeypatch) -> None:
+    books, other = TP("books", 0), TP("books", 1)
+    records = Records(monkeypatch, {books: batch(3, 4)})
+    look = records.consumer.look_behind
+    assert await look(other, 9)  # nothing committed, nothing handled, and the driver has read nine
+    assert not await look(other, 9)
+    await records.consumer._wait_next_records(1.0)
+    assert not await look(books, 5)  # all that was read was handled
+    assert await look(books, 8)
+    assert not await look(books, 8)
+    assert records.sought == [(other, 0), (books, 5)]
+    records.batches[books] = batch(6, 7)  # fetched before the seek: it shows the hole, and is not taken for the log's own
+    await records.consumer._wait_next_records(1.0)
+    assert records.sought[2:] == [(books, 5)]
+    assert [[r.offset for r in b] for _, b in records.handled] == [[3, 4]]
+    records.consumer.app.consumer_generation_id += 1
+    assert await look(other, 9)
+
+
 async def test_where_nothing_is_committed_yet_reading_begins_at_the_beginning(monkeypatch) -> None:
     # aiokafka seeks to what is committed, and to nothing where that is nothing: a batch fetched before would be lost.
     books = TP("books", 1)
