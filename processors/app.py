@@ -231,13 +231,15 @@ class Processor:
 
     async def _on_recovered(self) -> None:
         """The table holds every checkpoint again: load the books, and note how far the log reaches now."""
-        if self._partitions_changed():
+        # Two rebalances in a row: Faust says so for the first one, of partitions that the second one has handed out and
+        # whose changelogs are not read yet. It says so again when they are.
+        if self._partitions_changed() or cast(Any, self.app.tables).recovery.need_recovery():
             return
         consumer: Any = self.app.consumer
         books = self.books
+        self._drop(set(books.by_partition))
         mine = [tp for tp in consumer.assignment() if tp.topic in self.handlers and tp.topic != BBO_BY_GROUP.name]
         held = {tp.partition for tp in mine}
-        self._drop(set(books.by_partition) - held)
         self._idle_since.clear()
         if mine:
             ends = await consumer.highwaters(*mine)

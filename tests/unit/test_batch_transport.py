@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faust.tables import recovery
 from faust.transport import consumer as base
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -19,6 +20,9 @@ PINNED = {
     "Consumer.getmany": (base.Consumer.getmany, "4b168d84882a70d6"),
     "Consumer.seek": (base.Consumer.seek, "b86a9fe05f956b30"),
     "Consumer._commit_offsets": (base.Consumer._commit_offsets, "1a69799041188441"),
+    "Recovery.need_recovery": (recovery.Recovery.need_recovery, ""),
+    "Recovery.on_recovery_completed": (recovery.Recovery.on_recovery_completed, ""),
+    "Recovery._restart_recovery": (recovery.Recovery._restart_recovery, ""),
     "aiokafka Consumer._getmany": (driver.Consumer._getmany, "f9d47aa9010b5ff2"),
 }
 
@@ -31,7 +35,7 @@ def digest(function: Any) -> str:
 def test_what_is_overridden_or_called_inside_faust_is_as_it_was_when_it_was_read(name: str) -> None:
     function, expected = PINNED[name]
     assert digest(function) == expected, (
-        f"faust's {name} has changed: read it against processors/batch_transport.py and checkpoints.py, run "
+        f"faust's {name} has changed: read it against processors/batch_transport.py, checkpoints.py and app.py, run "
         f"tests/e2e/test_processor_restart.py and tests/chaos, then pin {digest(function)}"
     )
 
