@@ -20,9 +20,9 @@ PINNED = {
     "Consumer.getmany": (base.Consumer.getmany, "4b168d84882a70d6"),
     "Consumer.seek": (base.Consumer.seek, "b86a9fe05f956b30"),
     "Consumer._commit_offsets": (base.Consumer._commit_offsets, "1a69799041188441"),
-    "Recovery.need_recovery": (recovery.Recovery.need_recovery, ""),
-    "Recovery.on_recovery_completed": (recovery.Recovery.on_recovery_completed, ""),
-    "Recovery._restart_recovery": (recovery.Recovery._restart_recovery, ""),
+    "Recovery.need_recovery": (recovery.Recovery.need_recovery, "fd1dc345b5d5e121"),
+    "Recovery.on_recovery_completed": (recovery.Recovery.on_recovery_completed, "6ef567acf072e46d"),
+    "Recovery._restart_recovery": (recovery.Recovery._restart_recovery.fun, "6bd8a8558a2dffe4"),
     "aiokafka Consumer._getmany": (driver.Consumer._getmany, "f9d47aa9010b5ff2"),
 }
 
