@@ -25,7 +25,7 @@ from config.settings import Settings
 from processors.bars import Bars
 from processors.batch_transport import BatchTransport
 from processors.books import Books
-from processors.changelogs import prepare
+from processors.changelogs import changelog_name, prepare
 from processors.checkpoints import ROUND_S, Checkpoints
 from processors.cross import Crosses
 from processors.derived import Derived
@@ -108,7 +108,10 @@ class Processor:
             self.handlers = {topic: tracer.batches(handle) for topic, handle in self.handlers.items()}
         for topic in self.handlers:
             subscribe(app, topic, self.settings.kafka.market_partitions)
-        app.transport = BatchTransport(app.conf.broker_consumer, app, handlers=self.handlers)
+        app.transport = BatchTransport(
+            app.conf.broker_consumer, app, handlers=self.handlers,
+            changelogs=[changelog_name(self.settings, name) for name in ("books", "bars")],
+        )  # fmt: skip
         app.on_partitions_revoked.connect(cast(Any, self._on_revoked), weak=False)
         app.on_partitions_assigned.connect(cast(Any, self._on_assigned), weak=False)
         app.before_stop = self._before_stop

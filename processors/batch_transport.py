@@ -7,7 +7,7 @@ pinned by a test that fails when the base class changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from faust.transport.drivers import aiokafka as driver
@@ -32,6 +32,7 @@ class BatchConsumer(driver.Consumer):
         generation = app.consumer_generation_id
         records, active = await super()._wait_next_records(timeout)
         handlers: Mapping[str, BatchHandler] = cast(Any, self.transport).handlers
+        changelogs: frozenset[str] = cast(Any, self.transport).changelogs
         if not records or not self.flow_active:
             return records, active
         moved = app.consumer_generation_id != generation
@@ -42,7 +43,7 @@ class BatchConsumer(driver.Consumer):
         for tp, batch in records.items():
             handler = handlers.get(tp.topic)
             if handler is None:
-                rest[tp] = batch
+                rest[tp] = newest(batch) if tp.topic in changelogs else batch
             elif batch and (active is None or (tp in active and held is not None and tp in held)):
                 if moved:
                     await self._read_again(tp, batch[0].offset)
@@ -99,11 +100,22 @@ class BatchConsumer(driver.Consumer):
         await self.seek(tp, first if committed is None else min(committed, first))
 
 
+def newest(batch: Sequence[Any]) -> list[Any]:
+    """Each key's last record, in order. What a table becomes by them is what it becomes by all; the batch's last is there."""
+    return sorted({record.key: record for record in batch}.values(), key=lambda record: record.offset)
+
+
 class BatchTransport(driver.Transport):
-    """Faust's Kafka transport with ``handlers`` by topic."""
+    """Faust's Kafka transport with ``handlers`` by topic. Of ``changelogs`` it hands on what a compaction would leave.
+
+    A changelog holds a second's checkpoints for minutes before Kafka compacts it, and Faust takes them one by one.
+    """
 
     Consumer: ClassVar[type] = BatchConsumer
 
-    def __init__(self, *args: Any, handlers: Mapping[str, BatchHandler] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, handlers: Mapping[str, BatchHandler] | None = None, changelogs: Iterable[str] = (), **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.handlers: Mapping[str, BatchHandler] = handlers or {}
+        self.changelogs = frozenset(changelogs)

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ STALE_S = 10.0
 """Kafka's silence is noticed after three seconds, a lag after two; the rest is a slow machine's."""
 SAMPLE_S = 0.5
 RECOVER_S = 400.0
+ASKED_AT_ONCE = 8
+"""Books that are compared at the same time; the prober asks beside them."""
 
 
 @dataclass
@@ -152,20 +154,25 @@ class Drill:
             await asyncio.to_thread(broker.start)
         await self.until_live()
         self.report.recoveries_s.setdefault(kind, []).append(time.monotonic() - started)
-        for symbol in self._natives:
-            await self._compare(symbol)
+        async with contextlib.AsyncExitStack() as stack:
+            views = [await stack.enter_async_context(Views(f"http://127.0.0.1:{port}")) for port in self._ports]
+            symbols = iter(self._natives)
+            await asyncio.gather(*(self._compare_all(symbols, views) for _ in range(ASKED_AT_ONCE)))
 
-    async def _compare(self, symbol: str) -> None:
+    async def _compare_all(self, symbols: Iterator[str], views: list[Views]) -> None:
+        for symbol in symbols:
+            await self._compare(symbol, views)
+
+    async def _compare(self, symbol: str, views: list[Views]) -> None:
         for _ in range(600):
-            async with Views(f"http://127.0.0.1:{self._chance.choice(self._ports)}") as views:
-                with contextlib.suppress(ViewError):
-                    asked_s = time.monotonic()
-                    book = await views.book(self.name, symbol)
-                    if book["state"] == "LIVE":
-                        self.report.compared += 1
-                        if (problem := self._judge(book, asked_s)) is not None:
-                            self.report.unequal.append(problem)
-                        return
+            with contextlib.suppress(ViewError):
+                asked_s = time.monotonic()
+                book = await self._chance.choice(views).book(self.name, symbol)
+                if book["state"] == "LIVE":
+                    self.report.compared += 1
+                    if (problem := self._judge(book, asked_s)) is not None:
+                        self.report.unequal.append(problem)
+                    return
             await asyncio.sleep(0.2)
         self.report.unequal.append(f"{symbol} was not LIVE")
 

@@ -21,6 +21,8 @@ from cli.trade_views import newest_by, records
 from config.settings import Settings
 from schemas.codec import codec
 from schemas.topics import BOOK, TOPICS
+from strategies.registry import load_config
+from strategies.runner import Runner
 from tests.conftest import ROOT, program
 from tests.trading_world import instrument
 
@@ -32,6 +34,9 @@ LIMITS = {
     "max_total_notional": "2000000", "max_open_orders": "50", "max_orders_per_minute": "2000",
     "max_cancels_per_minute": "500", "max_drawdown": "100000", "max_group_notional": "400000", "duplicate_window_ms": "10",
 }  # fmt: skip
+
+
+DECISIONS = 1000
 
 
 def signed(fill: dict[str, Any]) -> Decimal:
@@ -51,6 +56,8 @@ class Floor:
         self.producer = Producer(settings, linger_ms=0)
         self.processes: list[subprocess.Popen[str]] = []
         self.index: dict[str, int] = {}
+        self.ahead_ns = 0
+        """How far the books' clock is ahead of this machine's."""
         self.rnd = random.Random(1)
         symbol = self.symbol = "BTC/USDT"
         now = time.time_ns()
@@ -76,11 +83,18 @@ class Floor:
         if index % 10 == 9:
             self._event(venue, "KEYFRAME", bids, asks)
 
+    def balance(self, venue: str, asset: str, units: int) -> None:
+        """What an account is said to hold."""
+        self.producer.send("orders.balance", f"{venue}:paper|{asset}", codec("Balance").encode({
+            "account": f"{venue}:paper", "asset": asset, "ledger": units, "venue_total": units, "venue_free": units,
+            "exp": 0, "state": "OK", "ts_ns": time.time_ns(),
+        }))  # fmt: skip
+
     def _event(self, venue: str, kind: str, bids: list[tuple[int, int]], asks: list[tuple[int, int]]) -> None:
         index = self.index[venue]
         self._put(BOOK.name, venue, {
             "venue": venue, "symbol": self.symbol, "kind": kind, "epoch": 1, "index": index,
-            "venue_seq": index, "venue_prev_seq": index - 1, "ts_venue_us": 0, "ts_received_ns": time.time_ns(),
+            "venue_seq": index, "venue_prev_seq": index - 1, "ts_venue_us": 0, "ts_received_ns": time.time_ns() + self.ahead_ns,
             "price_exp": -2, "size_exp": -3, "bid_prices": [p for p, _ in bids], "bid_sizes": [s for _, s in bids],
             "ask_prices": [p for p, _ in asks], "ask_sizes": [s for _, s in asks], "venue_checksum": None,
         })  # fmt: skip
@@ -285,6 +299,46 @@ def test_an_arbitrage_on_paper_from_book_to_money(floor: Floor) -> None:
         assert shown.returncode == 0, shown.stderr
         assert json.loads(shown.stdout.splitlines()[0])
     assert newest_by(floor.settings, "orders.limits", "scope")[0]["names"] == sorted(LIMITS)
+
+
+def test_a_thousand_decisions_are_made_again_byte_for_byte(floor: Floor) -> None:
+    strategy, _ = floor.files()
+    strategy.write_text(strategy.read_text() + "max_age_ms = 100000000\nadverse_bps_per_s = '0'\n")
+    for venue in floor.venues:
+        floor.balance(venue, "USDT", 100_000_000)
+        floor.balance(venue, "BTC", 1_000)
+    floor.producer.flush()
+    runner = Runner(floor.settings, load_config(strategy), "PAPER", snapshot_s=1)
+    runner.start()
+    deadline = time.monotonic() + 180
+    while runner.loop.counts.intents < DECISIONS and time.monotonic() < deadline:
+        # No gateway answers: an intent counts as lost after eleven seconds of the books' clock.
+        floor.ahead_ns += 12_000_000_000
+        for venue in floor.venues:
+            floor.book(venue, 5_000_000 + floor.rnd.randint(-300, 300) * 100)
+        floor.producer.flush()
+        runner.step()
+    runner.close()
+    intents = [i for i in records(floor.settings, "orders.intent") if i["strategy"] == floor.strategy]
+    again = floor.cli("rerun", "ALL", "--strategy", floor.strategy)
+    assert again.returncode == 0, again.stdout + again.stderr
+    found = re.fullmatch(r"(\d+) of (\d+) recorded intents were decided again, byte for byte; 0 others\n", again.stdout)
+    assert found, again.stdout
+    assert int(found[1]) == int(found[2]) == len(intents) >= DECISIONS
+    for intent in floor.rnd.sample(intents, 2):
+        one = floor.cli("rerun", intent["id"])
+        assert one.returncode == 0, one.stdout + one.stderr
+        assert "byte for byte the same" in one.stdout
+    other = floor.work / "other.py"
+    other.write_text(
+        "from strategies.cross_venue import CrossVenue\n\n\nclass Other(CrossVenue):\n    version = '2'\n\n"
+        "    def _cap(self, walk, bt, st):\n        return super()._cap(walk, bt, st) // 2\n"
+    )
+    differs = floor.cli("rerun", "ALL", "--strategy", floor.strategy, "--code", str(other))
+    assert differs.returncode == 1
+    found = re.match(r"(\d+) of (\d+) recorded intents", differs.stdout)
+    assert found, differs.stdout
+    assert int(found[1]) < int(found[2]) == len(intents)
 
 
 def test_wrong_files_and_missing_things_are_said(floor: Floor) -> None:

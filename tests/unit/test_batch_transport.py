@@ -12,8 +12,10 @@ from faust.tables import recovery
 from faust.transport import consumer as base
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from hypothesis import given
+from hypothesis import strategies as st
 
-from processors.batch_transport import BatchConsumer, BatchTransport
+from processors.batch_transport import BatchConsumer, BatchTransport, newest
 
 PINNED = {
     "Consumer._wait_next_records": (base.Consumer._wait_next_records, "6218e1969a636b3f"),
@@ -54,7 +56,10 @@ class Records:
         self.sought: list[tuple[TP, int]] = []
         self.batches = batches
         consumer: Any = BatchConsumer.__new__(BatchConsumer)
-        consumer.transport = SimpleNamespace(handlers={"books": lambda tp, batch: self.handled.append((tp, batch))})
+        consumer.transport = SimpleNamespace(
+            handlers={"books": lambda tp, batch: self.handled.append((tp, batch))},
+            changelogs=frozenset({"table"}),
+        )
         consumer.app = SimpleNamespace(consumer_generation_id=7)
         consumer.flow_active = True
         consumer._read_offset = {}
@@ -85,6 +90,22 @@ async def test_topics_with_a_handler_get_whole_batches_and_the_rest_goes_fausts_
     assert [(tp, [r.offset for r in b]) for tp, b in records.handled] == [(books, [3, 4])]
     assert list(rest) == [other]
     assert records.consumer._read_offset == {books: 4}
+
+
+async def test_of_a_changelog_what_a_compaction_would_leave_is_handed_on(monkeypatch) -> None:
+    records = [SimpleNamespace(offset=n, key=key) for n, key in enumerate("abacbbd")]
+    rest, _ = await Records(monkeypatch, {TP("table", 0): records, TP("other", 0): records}).consumer._wait_next_records(1.0)
+    assert [record.offset for record in rest[TP("table", 0)]] == [2, 3, 5, 6]
+    assert rest[TP("other", 0)] == records
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 3)), min_size=1))
+def test_a_table_becomes_the_same_by_the_newest_of_a_batch(changes: list[tuple[str, int]]) -> None:
+    records = [SimpleNamespace(offset=n, key=key, value=value) for n, (key, value) in enumerate(changes)]
+    fewer = newest(records)
+    assert {r.key: r.value for r in fewer} == {r.key: r.value for r in records}
+    assert fewer[-1] is records[-1]
+    assert [r.offset for r in fewer] == sorted({r.offset for r in fewer})
 
 
 async def test_nothing_is_handled_while_the_flow_is_suspended(monkeypatch) -> None:
