@@ -1,10 +1,11 @@
-"""Book events a second of one core: the processor against a plain Faust agent, on the same topic in the same run.
+"""Book events a second of one core: the processor against a plain Faust agent and quixstreams, on one topic in one run.
 
-    python benchmarks/processor.py [--books 100] [--events 200000] [--plain-events 40000]
+    python benchmarks/processor.py [--books 100] [--events 200000] [--plain-events 40000] [--no-peers]
 
 The processor decodes every event, keeps the exact book, writes derived.bbo and its checkpoints. ``plain, usual way`` is
 one agent that decodes, keeps the book, writes the top to a table and sends the best bid and offer for each event;
-``plain, nothing written`` only decodes and keeps the book. Both use the same codec and the same book. Figures are events
+``plain, nothing written`` only decodes and keeps the book; ``quixstreams`` does the usual way's job with its own state
+store (quix_agent.py), from an environment of its own. All use the same codec and the same book. Figures are events
 by CPU second of the process (user and system), from its start of reading to the last event; starting up is left out.
 The plain agents read the first part of the topic only, or it would take all day.
 """
@@ -24,6 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.peer_process import PACKAGES, PeerError, interpreter
 from benchmarks.results import Aim, Results, json_option
 from benchmarks.table import print_table
 from bus.producer import Producer
@@ -34,6 +36,7 @@ from schemas.codec import codec
 from schemas.topics import market_key
 
 VENUE = "bench"
+QUIX = next(package.replace("==", " ") for package in PACKAGES if package.startswith("quixstreams"))
 DEPTH = 200
 """Levels a side of each book."""
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -115,20 +118,21 @@ async def ours(settings: Settings, log: Log, events: int, work: Path) -> tuple[i
         return total, cpu_s(pid) - before, time.monotonic() - started
 
 
-async def plain(settings: Settings, mode: str, events: int, work: Path) -> tuple[int, float, float]:
-    """The same of a plain agent over the first ``events`` records."""
+async def plain(settings: Settings, mode: str, events: int, work: Path, quix: Path | None = None) -> tuple[int, float, float]:
+    """The same of a plain agent over the first ``events`` records; ``quix``: of quixstreams, by the Python that has it."""
     name = f"plain-{mode}-{time.time_ns()}"
     environment = os.environ | {
         "BENCH_BOOTSTRAP": settings.kafka.bootstrap_servers, "BENCH_EVENTS": str(events), "BENCH_MODE": mode,
         "BENCH_APP_ID": name, "BENCH_DATA_DIR": str(work / name), "PYTHONUNBUFFERED": "1",
         "BENCH_PARTITIONS": str(settings.kafka.market_partitions),
     }  # fmt: skip
-    script = Path(__file__).with_name("plain_agent.py")
-    idle = await _start_cost(script, environment, work)
+    script = Path(__file__).with_name("quix_agent.py" if quix else "plain_agent.py")
+    python = str(quix or sys.executable)
+    idle = await _start_cost(python, script, environment)
     started = time.monotonic()
     with (work / f"{name}.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(script), "worker", "-l", "error", "--web-port", str(free_port()),
+            python, str(script), *(() if quix else ("worker", "-l", "error", "--web-port", str(free_port()))),
             env=environment, stdout=asyncio.subprocess.PIPE, stderr=log,
         )  # fmt: skip
         assert process.stdout is not None
@@ -143,10 +147,10 @@ async def plain(settings: Settings, mode: str, events: int, work: Path) -> tuple
     return events, spent, time.monotonic() - started
 
 
-async def _start_cost(script: Path, environment: dict[str, str], work: Path) -> float:
+async def _start_cost(python: str, script: Path, environment: dict[str, str]) -> float:
     """CPU seconds that importing alone takes, to be left out as it is for the processor."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c",
+        python, "-c",
         f"import runpy, time; runpy.run_path({str(script)!r}); print(time.process_time())",
         env=environment, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
@@ -160,10 +164,16 @@ async def main() -> None:
     parser.add_argument("--books", type=int, nargs="*", default=[100])
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--plain-events", type=int, default=40_000)
+    parser.add_argument("--no-peers", action="store_true", help="without quixstreams, which is installed for it")
     json_option(parser)
     options = parser.parse_args()
     told = Results("processor")
     base = load_settings()
+    try:
+        quix = None if options.no_peers else interpreter(lambda text: print(text, file=sys.stderr))
+    except PeerError as error:
+        print(f"without quixstreams: {error}", file=sys.stderr)
+        quix = None
     for books in options.books:
         results: dict[str, tuple[int, float, float]] = {}
         say: Any = lambda text: print(text, file=sys.stderr)  # noqa: E731
@@ -175,6 +185,9 @@ async def main() -> None:
                 for mode, label in (("bare", "plain agent, nothing written"), ("usual", "plain agent, the usual way")):
                     say(f"{books} books: {label}")
                     results[label] = await plain(settings, mode, options.plain_events, work)
+                if quix is not None:
+                    say(f"{books} books: {QUIX}")
+                    results[QUIX] = await plain(settings, "quix", options.plain_events, work, quix)
         rates = {name: events / spent for name, (events, spent, _) in results.items()}
         own = rates["venue-mirror process"]
         print_table(
@@ -189,7 +202,8 @@ async def main() -> None:
         for name, rate in rates.items():
             if name != "venue-mirror process":
                 told.add(
-                    f"{books} books", own, "events/s of one core", theirs=rate, alternative=f"Faust {faust}, {name}",
+                    f"{books} books", own, "events/s of one core", theirs=rate,
+                    alternative=name if name == QUIX else f"Faust {faust}, {name}",
                     better="higher", aim=Aim("≥", 15, "ratio") if "usual" in name else None,
                 )  # fmt: skip
         told.add(f"{books} books, alone", own, "events/s of one core", better="higher", aim=Aim("≥", 40_000))

@@ -42,9 +42,9 @@ def test_what_is_overridden_or_called_inside_faust_is_as_it_was_when_it_was_read
     )
 
 
-def test_the_transport_overrides_one_method_and_nothing_else() -> None:
+def test_the_transport_overrides_these_methods_and_nothing_else() -> None:
     own = {name for name in vars(BatchConsumer) if not name.startswith("__") and callable(getattr(BatchConsumer, name))}
-    assert own & set(dir(driver.Consumer)) == {"_wait_next_records"}
+    assert own & set(dir(driver.Consumer)) == {"_wait_next_records", "verify_event_path"}
     assert BatchTransport.Consumer is BatchConsumer
 
 
