@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import ssl
+import time
 from typing import Any
 
 from bus.broker import EmbeddedBroker
@@ -12,6 +13,8 @@ from bus.errors import BrokerUnreachable, BusError
 from config.settings import KafkaSettings, Settings
 
 log = logging.getLogger(__name__)
+
+QUIET_S = 30.0
 
 
 def configured_bootstrap(settings: Settings) -> str:
@@ -46,8 +49,25 @@ def _ignore(_: Any) -> None:
     """The answer, or its absence, is all that is asked for."""
 
 
-def _log_error(error: Any) -> None:
-    log.warning("kafka: %s", error)
+class ErrorLog:
+    """One line for each kind of error in QUIET_S: while a broker is away, every client tries twenty times a second."""
+
+    def __init__(self) -> None:
+        self._said: dict[int, tuple[float, int]] = {}
+        """By the error's code: when it was said last, and how many were not said since."""
+
+    def __call__(self, error: Any) -> None:
+        """For ``error_cb``, from any thread."""
+        code, now_s = error.code(), time.monotonic()
+        said_s, unsaid = self._said.get(code, (-QUIET_S, 0))
+        if now_s - said_s < QUIET_S:
+            self._said[code] = said_s, unsaid + 1
+            return
+        self._said[code] = now_s, 0
+        log.warning("kafka: %s%s", error, f" ({unsaid} more of this kind before it)" if unsaid else "")
+
+
+_log_error = ErrorLog()
 
 
 def client_config(settings: Settings) -> dict[str, Any]:
