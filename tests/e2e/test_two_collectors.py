@@ -80,7 +80,7 @@ async def test_two_collectors_share_a_venue_and_one_takes_over_when_the_other_is
             return states == ["LIVE", "DELISTED", "HALTED"]
 
         await rooms.stack.until("listing, delisting and halt", followed, DEADLINE_S)
-        print(f"a listing LIVE, a delisting DELISTED, a halt HALTED {time.monotonic() - listed_s:.1f} s after them (asked each 3 s)")
+        print(f"listing, delisting and halt followed {time.monotonic() - listed_s:.1f} s after them; the venue is asked each 3 s")
         assert await rooms.equals_truth(name, unified("NEWUSDT"), "NEWUSDT", venue)
         venue.control("resume", symbol="ETHUSDT")
 
