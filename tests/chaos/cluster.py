@@ -246,7 +246,8 @@ class Cluster:
         await asyncio.gather(*(asyncio.to_thread(self.brokers[n].kill) for n in MEMBERS))
         await self.network.stop()
         if self._small_disk is not None:
-            subprocess.run(["umount", str(self._small_disk)], capture_output=True, check=False)
+            # Lazily: a member that was just killed may still be writing to it.
+            subprocess.run(["umount", "--lazy", str(self._small_disk)], capture_output=True, check=False)
 
 
 def _tail(log: Path) -> str:

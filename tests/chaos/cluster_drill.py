@@ -417,7 +417,8 @@ async def main() -> int:
     me = asyncio.current_task()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, me.cancel if me is not None else sys.exit)
-    with tempfile.TemporaryDirectory(prefix="venue-mirror-drill-") as temporary:
+    # What cannot be removed must not hide the report.
+    with tempfile.TemporaryDirectory(prefix="venue-mirror-drill-", ignore_cleanup_errors=True) as temporary:
         drill = ClusterDrill(
             (given.keep or Path(temporary)).resolve(), seed=given.seed, minutes=given.minutes, instruments=given.instruments,
             rate=given.rate, processors=given.processors, kinds=kinds, chain=not given.no_chain, say=say,

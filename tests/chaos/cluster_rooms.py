@@ -125,7 +125,11 @@ class Rooms:
         running = [room.child for room in self.rooms.values() if room.child is not None and room.pid]
         for child in running:
             child.process.send_signal(signal.SIGCONT)
-        await asyncio.gather(*(self._stack.stop(child) for child in running))
+        await asyncio.gather(*(self._stack.stop(child) for child in running), return_exceptions=True)
+        for child in running:
+            if child.process.returncode is None:
+                child.process.kill()
+                await child.process.wait()
 
 
 def resident_mb(pid: int) -> int:
