@@ -270,6 +270,7 @@ async def run_drill(
                     say(f"{number}/{len(faults)} {kind}: all books exact after {drill.report.recoveries_s[kind][-1]:.1f} s")
                 stop.set()
                 await prober
+                venue.control("rate", rate=0)  # what is read now has an end
                 await asyncio.to_thread(drill.check_derived)
             finally:
                 stop.set()
