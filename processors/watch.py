@@ -1,7 +1,8 @@
 """Watches how far this worker stands behind: the log, the broker and its own event loop.
 
 A partition is LAGGING while its newest processed record is older than ``lag_max_s`` and more are waiting, while Kafka
-does not answer for it, or when this process itself stood still. A book of such a partition is never shown as LIVE.
+does not answer for it, or when this process itself stood still, and then until Kafka has answered twice more. A book of
+such a partition is never shown as LIVE.
 The rule needs clocks that agree within ``lag_max_s`` only while records wait; at the end of the log it needs none.
 """
 
@@ -19,17 +20,22 @@ ANSWER_S = 3.0
 """Kafka answers a waiting fetch twice a second, with or without records."""
 STANDSTILL_S = 1.5
 """A check that is this late: the process was stopped, or its loop was held up."""
+ANSWERS = 2
+"""After a standstill the first answer may have lain in the socket all the while, and knows an old end of the log."""
 
 
 class Partition:
     """What is known of one partition of market.book."""
 
-    __slots__ = ("appended_ms", "processed_s", "reason")
+    __slots__ = ("answered_ms", "appended_ms", "awaited", "reason")
 
     def __init__(self) -> None:
         self.appended_ms = 0
         """When the newest processed record was written to the log, by Kafka's timestamp."""
-        self.processed_s = 0.0
+        self.answered_ms: int | None = None
+        """When Kafka's last answer was read."""
+        self.awaited = 0
+        """Answers that have to come before it is believed again that nothing waits."""
         self.reason = ""
         """Why it is LAGGING, in words; empty: it is not."""
 
@@ -89,10 +95,14 @@ class Watch:
             reason = ""
             end, answered_ms = _log_end(consumer, tp)
             behind = 0 if end is None else end - positions.get((BOOK.name, partition), end)
+            if answered_ms != one.answered_ms:
+                one.answered_ms, one.awaited = answered_ms, max(0, one.awaited - 1)
             if late > STANDSTILL_S:
-                reason = f"this worker stood still for {late:.1f} s"
+                reason, one.awaited = f"this worker stood still for {late:.1f} s", ANSWERS
             elif answered_ms is not None and now_ms - answered_ms > ANSWER_S * 1000:
-                reason = f"Kafka has not answered for {(now_ms - answered_ms) / 1000:.1f} s"
+                reason, one.awaited = f"Kafka has not answered for {(now_ms - answered_ms) / 1000:.1f} s", ANSWERS
+            elif one.awaited:
+                reason = one.reason
             elif behind > 0 and one.appended_ms and now_ms - one.appended_ms > self.lag_max_ms:
                 reason = f"{behind} records wait; the newest event processed is {now_ms - one.appended_ms} ms old"
             if bool(reason) != bool(one.reason):

@@ -90,6 +90,7 @@ class Drill:
         self._ports = [free_port() for _ in range(workers)]
         self._children: dict[int, Child] = {}
         self._started = 0
+        self._fault, self._fault_s = "the start", time.monotonic()
         self._natives = {unified(n): n for n in venue.books}
         self._sent: dict[str, deque[tuple[float, int]]] = {n: deque(maxlen=600) for n in venue.books}
         """(moment, sequence number that the venue had reached by then) of each book."""
@@ -135,7 +136,8 @@ class Drill:
         """Do it, then wait until all is well, and compare every book."""
         port = self._chance.choice(self._ports)
         child = self._children[port]
-        started = time.monotonic()
+        started = self._fault_s = time.monotonic()
+        self._fault = f"{kind} of {port}"
         if kind == "kill":
             os.kill(child.process.pid, signal.SIGKILL)
             await child.process.wait()
@@ -196,7 +198,11 @@ class Drill:
         for moment_s, seq in self._sent[native]:
             if seq > book["venue_seq"] and asked_s - moment_s > STALE_S:
                 late_s = asked_s - moment_s
-                return f"{book['symbol']} {book['epoch']}/{book['index']} is LIVE without what was sent {late_s:.1f} s before"
+                taken_ms = book["ts_received_ns"] // 1_000_000 - book["ts_venue_us"] // 1000
+                return (
+                    f"{book['symbol']} {book['epoch']}/{book['index']} is LIVE without what was sent {late_s:.1f} s before; "
+                    f"its last event took {taken_ms} ms to the collector; {asked_s - self._fault_s:.1f} s after {self._fault}"
+                )
         return None
 
     async def probe(self, stop: asyncio.Event) -> None:
