@@ -15,6 +15,7 @@ from config.settings import KafkaSettings, Settings
 log = logging.getLogger(__name__)
 
 QUIET_S = 30.0
+RECONNECT_MS = 1000
 
 
 def configured_bootstrap(settings: Settings) -> str:
@@ -77,9 +78,12 @@ def client_config(settings: Settings) -> dict[str, Any]:
         "bootstrap.servers": bootstrap(settings),
         "security.protocol": kafka.security_protocol,
         # librdkafka would write a line to stderr at each of its twenty attempts a second while a broker is away;
-        # the log gets one line a change instead.
+        # the log gets a line now and then instead.
         "log_level": 0,
         "error_cb": _log_error,
+        # By default a client stays away from a broker for up to ten seconds after it is back. A processor that is back
+        # earlier than a book's collector sees the log end where it ended before, and nothing says that it will go on.
+        "reconnect.backoff.max.ms": RECONNECT_MS,
     }
     for name, value in (
         ("ssl.ca.location", kafka.ssl_ca_file),

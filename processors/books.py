@@ -22,6 +22,8 @@ Restore = Callable[[str], dict[str, Any] | None]
 """``restore(key)``: the BookCheckpoint of the table, if it has one."""
 TOPICS = (BOOK.name, STATUS.name)
 LOOK_S = 5.0
+UNHEARD_S = 30.0
+"""For so long after Kafka was away a collector is waited for; then its silence alone counts."""
 
 
 class Books:
@@ -40,6 +42,8 @@ class Books:
         """The next offset to process, by topic and partition."""
         self.catch_up: dict[Position, int] = {}
         """Offsets that have to be reached before the books of a new assignment are what the log says."""
+        self._heard: dict[tuple[int, str], int] = {}
+        """When a collector wrote the newest record processed, by partition and venue; noted once Kafka was away."""
         self._silent: set[str] = set()
         self._looked_s = 0.0
         self.suspended = False
@@ -86,6 +90,7 @@ class Books:
             for topic in TOPICS:
                 self.positions.pop((topic, partition), None)
                 self.catch_up.pop((topic, partition), None)
+        self._heard = {place: at for place, at in self._heard.items() if place[0] not in partitions}
         self.watch.forget(partitions)
 
     def recovering(self, partition: int) -> bool:
@@ -114,7 +119,18 @@ class Books:
             return state
         if self.watch.lagging(partition):
             return "LAGGING"
-        return "STALE" if self.silent_s(book) else state
+        if self.silent_s(book):
+            return "STALE"
+        return "LAGGING" if self.unheard(book, partition) else state
+
+    def unheard(self, book: MirrorBook, partition: int) -> bool:
+        """Whether Kafka was away, and its collector has written nothing since: it may still be on its way back.
+
+        What it wrote meanwhile is not in the log yet, and nothing there says that it will be. One collector of a venue
+        writes everything of a partition, so one record of any of its books tells.
+        """
+        back_ms = self.watch.back_ms
+        return bool(back_ms) and self._heard.get((partition, book.venue), 0) <= back_ms
 
     def silent_s(self, book: MirrorBook) -> float:
         """Seconds since a collector wrote of this book, where they are too many; else 0.
@@ -129,6 +145,12 @@ class Books:
         if time.monotonic() - self._looked_s < LOOK_S:
             return
         self._looked_s = time.monotonic()
+        if self.watch.back_ms and time.time() * 1000 - self.watch.back_ms > UNHEARD_S * 1000:
+            self.watch.back_ms = 0
+            self._heard.clear()
+            for partition in list(self.by_partition):
+                if not self.recovering(partition):
+                    self.say_again(partition)
         for partition, book in self.all():
             silent = book.state == "LIVE" and bool(self.silent_s(book))
             if silent and book.key not in self._silent and not self.recovering(partition):
@@ -145,8 +167,10 @@ class Books:
         if self.recovering(partition):
             return "this worker reads on from its checkpoint"
         if book.state == "LIVE":
-            if (lags := self.watch.lagging(partition)) or not (silent_s := self.silent_s(book)):
+            if lags := self.watch.lagging(partition):
                 return lags
+            if not (silent_s := self.silent_s(book)):
+                return "Kafka was away, and its collector has not written since" if self.unheard(book, partition) else ""
             return f"no collector has said anything of it for {silent_s:.0f} s"
         return book.reason
 
@@ -188,6 +212,7 @@ class Books:
         every, proofs = self._settings.bbo_every_event, self._settings.proofs
         decode, derived = self._decode_event, self._derived
         touched: dict[str, MirrorBook] = {}
+        heard, back_ms, again = self._heard, self.watch.back_ms, False
         applied = 0
         counts.batches += 1
         for record in records:
@@ -207,6 +232,10 @@ class Books:
                 continue
             key = book.key
             book.heard_ms = record.timestamp
+            if back_ms:
+                place = partition, book.venue
+                again |= heard.get(place, 0) <= back_ms < record.timestamp
+                heard[place] = record.timestamp
             if outcome is Outcome.APPLIED:
                 applied += 1
                 counts.crossed += book.book.crossed()
@@ -239,6 +268,8 @@ class Books:
             touched[key] = book
         counts.events += applied
         self._took(topic, partition, records[-1], touched)
+        if again and not self.recovering(partition):
+            self.say_again(partition)
 
     def _first_event(self, event: dict[str, Any], key: bytes | None, partition: int) -> MirrorBook | None:
         """The book that this event begins; None: the key lives elsewhere since the partitions were raised."""
@@ -266,7 +297,7 @@ class Books:
         lags = bool(self.watch.lagging(partition))
         for book in touched.values():
             state = book.state
-            bbo(book, partition, "LAGGING" if lags and state == "LIVE" else state)
+            bbo(book, partition, "LAGGING" if state == "LIVE" and (lags or self.unheard(book, partition)) else state)
             on_touched(book, partition)
 
     def on_status_batch(self, tp: Any, records: Sequence[Any]) -> None:

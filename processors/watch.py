@@ -48,6 +48,8 @@ class Watch:
         self._on_change = on_change
         self.partitions: dict[int, Partition] = {}
         self.checked_s = time.monotonic()
+        self.back_ms = 0
+        """The last moment at which Kafka was silent for any partition; 0: it was not, as far as anybody still cares."""
         self.loop_lag_s = 0.0
         """How late the event loop ran the last check."""
         self.loop_lag_max_s = 0.0
@@ -101,6 +103,7 @@ class Watch:
                 reason, one.awaited = f"this worker stood still for {late:.1f} s", ANSWERS
             elif answered_ms is not None and now_ms - answered_ms > ANSWER_S * 1000:
                 reason, one.awaited = f"Kafka has not answered for {(now_ms - answered_ms) / 1000:.1f} s", ANSWERS
+                self.back_ms = now_ms
             elif one.awaited:
                 reason = one.reason
             elif behind > 0 and one.appended_ms and now_ms - one.appended_ms > self.lag_max_ms:
