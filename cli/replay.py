@@ -34,7 +34,8 @@ SNIFFED_FRAMES = 2000
 SERVED = ("binance-spot", "binance-usdm", "binance-coinm")
 """Venues whose captures are served by a venue of their own, over sockets; the others' go straight to their workers."""
 SETTLE_S = 60.0
-SETTLED_LOOKS = 100
+SETTLED_LOOKS = 600
+"""A minute: where Kafka was away for seconds, a processor waits half a minute for collectors that write nothing more."""
 
 
 class ReplayError(Exception):
