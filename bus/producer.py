@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from bus.connection import client_config
-from bus.errors import DeliveryFailed, QueueFull
+from bus.errors import BusError, DeliveryFailed, QueueFull
 from bus.tracing import active as active_tracer
 from config.settings import Settings
 
 DeliveryCallback = Callable[[Any, Any], None]
 """``callback(error, message)``, called inside poll() and flush() for a record that Kafka did not take."""
+
+METADATA_S = 30
 
 
 class Producer:
@@ -55,6 +57,18 @@ class Producer:
             self._produce(topic, value, key, on_delivery=on_delivery or self._on_delivery)
         except BufferError:
             raise QueueFull(f"{len(self._producer)} records wait for Kafka") from None
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions the topic has. Blocks; raises BusError."""
+        from confluent_kafka import KafkaException
+
+        try:
+            found = self._producer.list_topics(topic, timeout=METADATA_S).topics[topic]
+        except KafkaException as error:
+            raise BusError(f"Kafka does not tell the partitions of {topic}: {error}") from error
+        if not found.partitions:
+            raise BusError(f"there is no topic {topic}; venue-mirror topics apply makes it")
+        return len(found.partitions)
 
     def poll(self, timeout_s: float = 0) -> int:
         """Serve delivery reports, waiting up to ``timeout_s`` for the first; gives how many were served."""

@@ -24,6 +24,7 @@ from collectors.cex.ccxt_pro import CcxtVenue
 from collectors.delays import Delays
 from collectors.discovery import Discovery, Instrument, load_listings
 from collectors.errors import CollectorError, VenueUnreachable
+from collectors.heartbeat import due
 from collectors.mantissas import step_exponent
 from collectors.metrics import CollectorMetrics, Counts, Gauges
 from collectors.ownership import DISCOVERY_PARTITION, Ownership
@@ -66,8 +67,8 @@ class Collector:
         limit = settings.collector.queue_max
         self.producer = Producer(settings, queue_max=int(limit * STATUS_RESERVE))
         self.publisher = Publisher(
-            name, self.producer.send, self.counts, owner=self.owner, waiting=self.producer.__len__, limit=limit,
-            exact=self.venue.exact,
+            name, self.producer.send, self.counts, owner=self.owner, beat_ms=int(settings.collector.beat_s * 1000),
+            waiting=self.producer.__len__, limit=limit, exact=self.venue.exact,
         )  # fmt: skip
         self.pipeline = Pipeline(self.publisher, self.counts)
         self.rest = RestClient(
@@ -331,7 +332,7 @@ class Collector:
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(min(1.0, self.settings.collector.beat_s))
             self.publisher.check_queue()
             now_ns = time.time_ns()
             workers = list(self.pipeline.workers.values())
@@ -344,6 +345,9 @@ class Collector:
                         worker.gap("kafka refused records")
             for worker in workers:
                 worker.on_timer(now_ns)
+            live = ((self.partition_of[w.symbol], w.ts_received_ns, w) for w in workers if w.state == "LIVE")
+            for worker in due(live, now_ns, int(self.settings.collector.beat_s * 1e9)):
+                worker.beat()
             if behind := self.delays.look(self.pool.groups(), self.pipeline.workers, now_ns):
                 self.pool.open_anew(behind, "it stays behind the venue")
 

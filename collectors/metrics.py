@@ -28,6 +28,7 @@ class Counts:
     levels: int = _counter("Price levels in deltas and snapshots written")
     keyframes: int = _counter("Key frames written to market.book")
     keyframe_levels: int = _counter("Price levels in key frames written")
+    beats: int = _counter("Heartbeats written to market.book: deltas without levels, where nothing else was written")
     trades: int = _counter("Trades written to market.trade")
     tickers: int = _counter("The venue's own tickers written to market.ticker")
     derivatives: int = _counter("Funding rates, mark prices, open interests and liquidations written")

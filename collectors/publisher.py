@@ -54,6 +54,7 @@ CHECK_EVERY = 128
 class Publisher:
     """Writes one venue's records through ``send``.
 
+    ``beat_ms``: its statuses say that each partition hears of it that often; 0: they do not (see heartbeat.py).
     ``waiting`` tells how many records wait for Kafka; above ``limit`` the publisher is congested and refuses
     everything but statuses until fewer than half of it wait.
     """
@@ -65,6 +66,7 @@ class Publisher:
         counts: Counts,
         *,
         owner: str = "",
+        beat_ms: int = 0,
         waiting: Callable[[], int] = int,
         limit: int = 200_000,
         exact: bool = True,
@@ -72,6 +74,7 @@ class Publisher:
         self.venue = venue
         self.exact = exact
         self.owner = owner
+        self.beat_ms = beat_ms
         self.counts = counts
         self.congested = False
         self._send = send
@@ -145,6 +148,7 @@ class Publisher:
             "epoch": epoch,
             "since_ns": since_ns,
             "owner": self.owner,
+            "beat_ms": self.beat_ms,
         }
         taken = self._put(STATUS.name, market_key(self.venue, symbol), self._encode_status(record))
         self.counts.statuses += taken

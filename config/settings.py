@@ -120,6 +120,10 @@ class CollectorSettings(_Section):
     audit_s: float = Field(
         10, ge=0, description="seconds between two audits: a random LIVE book against a fresh REST one; 0: none"
     )
+    beat_s: float = Field(
+        1.0, ge=0.1, le=60,
+        description="a partition in which nothing was written for so long gets a heartbeat: a delta without levels",
+    )
     queue_max: int = Field(200_000, ge=1000, description="records that wait for Kafka before books go to GAP")
     session_timeout_ms: int = Field(6000, ge=1000, description="after this a dead collector's instruments move")
     metrics_host: str = "127.0.0.1"
@@ -150,6 +154,11 @@ class ProcessorSettings(_Section):
     )
     lag_max_s: float = Field(
         2.0, gt=0, description="a partition whose newest processed event is older, with more waiting, is LAGGING"
+    )
+    beat_max_s: float = Field(
+        5.0, gt=0,
+        description="books whose collector has written nothing into their partition for longer are LAGGING; "
+        "a few times collector.beat_s",
     )
     silence_max_s: float = Field(
         90.0, gt=0,

@@ -9,6 +9,7 @@ from typing import Any
 from config.settings import ProcessorSettings
 from processors.checkpoints import Marks, mark
 from processors.derived import Derived
+from processors.heard import Heard
 from processors.metrics import Counts
 from processors.mirror_book import InvalidEvent, MirrorBook, Outcome
 from processors.watch import Watch
@@ -22,8 +23,6 @@ Restore = Callable[[str], dict[str, Any] | None]
 """``restore(key)``: the BookCheckpoint of the table, if it has one."""
 TOPICS = (BOOK.name, STATUS.name)
 LOOK_S = 5.0
-UNHEARD_S = 30.0
-"""For so long after Kafka was away a collector is waited for; then its silence alone counts."""
 
 
 class Books:
@@ -42,13 +41,12 @@ class Books:
         """The next offset to process, by topic and partition."""
         self.catch_up: dict[Position, int] = {}
         """Offsets that have to be reached before the books of a new assignment are what the log says."""
-        self._heard: dict[tuple[int, str], int] = {}
-        """When a collector wrote the newest record processed, by partition and venue; noted once Kafka was away."""
         self._silent: set[str] = set()
         self._looked_s = 0.0
         self.suspended = False
         """A rebalance is under way: nothing is read, and another process may be the owner already."""
         self.watch = Watch(settings.lag_max_s, self._on_lag)
+        self.heard = Heard(settings.beat_max_s, self.watch)
         self.on_touched: Callable[[MirrorBook, int], None] = _nobody
         """Called for each book that a batch changed, once a batch: must be quick."""
         self.partition_of: Callable[[str], int] = _unknown
@@ -90,7 +88,7 @@ class Books:
             for topic in TOPICS:
                 self.positions.pop((topic, partition), None)
                 self.catch_up.pop((topic, partition), None)
-        self._heard = {place: at for place, at in self._heard.items() if place[0] not in partitions}
+        self.heard.forget(partitions)
         self.watch.forget(partitions)
 
     def recovering(self, partition: int) -> bool:
@@ -121,16 +119,7 @@ class Books:
             return "LAGGING"
         if self.silent_s(book):
             return "STALE"
-        return "LAGGING" if self.unheard(book, partition) else state
-
-    def unheard(self, book: MirrorBook, partition: int) -> bool:
-        """Whether Kafka was away, and its collector has written nothing since: it may still be on its way back.
-
-        What it wrote meanwhile is not in the log yet, and nothing there says that it will be. One collector of a venue
-        writes everything of a partition, so one record of any of its books tells.
-        """
-        back_ms = self.watch.back_ms
-        return bool(back_ms) and self._heard.get((partition, book.venue), 0) <= back_ms
+        return "LAGGING" if self.heard.doubt(book, partition) else state
 
     def silent_s(self, book: MirrorBook) -> float:
         """Seconds since a collector wrote of this book, where they are too many; else 0.
@@ -141,16 +130,13 @@ class Books:
         return silence_s if silence_s > self._settings.silence_max_s else 0.0
 
     def look_for_silence(self) -> None:
-        """Say it of the books that have become silent; looks at all of them, each LOOK_S at most."""
+        """Say it of collectors that have become silent; and, each LOOK_S at most, of single books."""
+        for partition in self.heard.look():
+            if not self.recovering(partition):
+                self.say_again(partition)
         if time.monotonic() - self._looked_s < LOOK_S:
             return
         self._looked_s = time.monotonic()
-        if self.watch.back_ms and time.time() * 1000 - self.watch.back_ms > UNHEARD_S * 1000:
-            self.watch.back_ms = 0
-            self._heard.clear()
-            for partition in list(self.by_partition):
-                if not self.recovering(partition):
-                    self.say_again(partition)
         for partition, book in self.all():
             silent = book.state == "LIVE" and bool(self.silent_s(book))
             if silent and book.key not in self._silent and not self.recovering(partition):
@@ -170,7 +156,7 @@ class Books:
             if lags := self.watch.lagging(partition):
                 return lags
             if not (silent_s := self.silent_s(book)):
-                return "Kafka was away, and its collector has not written since" if self.unheard(book, partition) else ""
+                return self.heard.doubt(book, partition)
             return f"no collector has said anything of it for {silent_s:.0f} s"
         return book.reason
 
@@ -212,7 +198,6 @@ class Books:
         every, proofs = self._settings.bbo_every_event, self._settings.proofs
         decode, derived = self._decode_event, self._derived
         touched: dict[str, MirrorBook] = {}
-        heard, back_ms, again = self._heard, self.watch.back_ms, False
         applied = 0
         counts.batches += 1
         for record in records:
@@ -232,10 +217,6 @@ class Books:
                 continue
             key = book.key
             book.heard_ms = record.timestamp
-            if back_ms:
-                place = partition, book.venue
-                again |= heard.get(place, 0) <= back_ms < record.timestamp
-                heard[place] = record.timestamp
             if outcome is Outcome.APPLIED:
                 applied += 1
                 counts.crossed += book.book.crossed()
@@ -264,12 +245,12 @@ class Books:
                     derived.proof(book, outcome is not Outcome.KEYFRAME_BAD)
             elif every:
                 derived.bbo(book, partition, book.state, always=True)
+                if self.watch.back_ms:
+                    self.heard.note(partition, book.owner, book.heard_ms)
                 continue
             touched[key] = book
         counts.events += applied
         self._took(topic, partition, records[-1], touched)
-        if again and not self.recovering(partition):
-            self.say_again(partition)
 
     def _first_event(self, event: dict[str, Any], key: bytes | None, partition: int) -> MirrorBook | None:
         """The book that this event begins; None: the key lives elsewhere since the partitions were raised."""
@@ -289,16 +270,24 @@ class Books:
         self.positions[(topic, partition)] = last.offset + 1
         if topic == BOOK.name:
             self.watch.batch(partition, last.timestamp)
-        if self.catch_up:
-            self.reached(topic, partition, last.offset + 1)
         if self.recovering(partition):
+            self.reached(topic, partition, last.offset + 1)
             return
-        bbo, on_touched = self._derived.bbo, self.on_touched
-        lags = bool(self.watch.lagging(partition))
+        bbo, on_touched, heard = self._derived.bbo, self.on_touched, self.heard
+        lags, again, noted = bool(self.watch.lagging(partition)), False, set[str]()
+        note = heard.note if topic == BOOK.name else heard.greeted
+        # Usually one record of an owner in a batch tells as much as all of them, and leaves no doubt.
+        each = topic != BOOK.name or bool(self.watch.back_ms)
         for book in touched.values():
-            state = book.state
-            bbo(book, partition, "LAGGING" if state == "LIVE" and (lags or self.unheard(book, partition)) else state)
+            state, owner = book.state, book.owner
+            if (each or owner not in noted) and book.epoch == book.status_epoch:
+                noted.add(owner)
+                again |= note(partition, owner, book.heard_ms)
+            doubted = state == "LIVE" and (lags or (each and heard.doubt(book, partition)))
+            bbo(book, partition, "LAGGING" if doubted else state)
             on_touched(book, partition)
+        if again:
+            self.say_again(partition)
 
     def on_status_batch(self, tp: Any, records: Sequence[Any]) -> None:
         """A batch of market.status. Never raises for what is in a record."""

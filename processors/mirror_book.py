@@ -40,8 +40,9 @@ class MirrorBook:
     """A processor's book of one instrument."""
 
     __slots__ = (
-        "book", "epoch", "gap_reason", "heard_ms", "index", "key", "offset", "status_epoch", "status_reason", "status_since_ns",
-        "status_state", "symbol", "synced", "ts_received_ns", "ts_venue_us", "venue", "venue_seq",
+        "beat_ms", "book", "epoch", "gap_reason", "heard_ms", "index", "key", "offset", "owner", "status_epoch",
+        "status_reason", "status_since_ns", "status_state", "symbol", "synced", "ts_received_ns", "ts_venue_us", "venue",
+        "venue_seq",
     )  # fmt: skip
 
     def __init__(self, venue: str, symbol: str) -> None:
@@ -64,6 +65,10 @@ class MirrorBook:
         self.status_reason = "no status yet"
         self.status_epoch = -1
         self.status_since_ns = 0
+        self.owner = ""
+        """The collector that wrote the last status."""
+        self.beat_ms = 0
+        """How often it promises to write into the book's partition; 0: it does not."""
 
     @property
     def state(self) -> str:
@@ -116,6 +121,7 @@ class MirrorBook:
             return False
         self.status_state, self.status_reason = status["state"], status["reason"]
         self.status_epoch, self.status_since_ns = version
+        self.owner, self.beat_ms = status["owner"], status["beat_ms"]
         return True
 
     def _take(self, event: Record, offset: int, *, whole: bool) -> None:
@@ -179,6 +185,8 @@ class MirrorBook:
             "status_reason": self.status_reason,
             "status_epoch": self.status_epoch,
             "status_since_ns": self.status_since_ns,
+            "status_owner": self.owner,
+            "status_beat_ms": self.beat_ms,
         }
 
     @classmethod
@@ -194,6 +202,7 @@ class MirrorBook:
             "status_state", "status_reason", "status_epoch", "status_since_ns",
         ):  # fmt: skip
             setattr(self, name, record[name])
+        self.owner, self.beat_ms = record["status_owner"], record["status_beat_ms"]
         if not self.synced:
             self.gap_reason = "an index was missed before the restart"
         return self

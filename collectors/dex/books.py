@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from itertools import combinations
 
+from bus.partitions import home
 from collectors.dex.blocks import Header
 from collectors.dex.pool_book import PoolBook
 from collectors.dex.protocol import MirroredPool
 from collectors.dex.publisher import ChainPublisher
 from collectors.dex.tokens import Tokens
+from collectors.heartbeat import due
+from schemas.topics import market_key
 
 UPDATES_A_ROOM = 64
 """Books written before Kafka is asked for room again."""
@@ -51,6 +55,15 @@ class PoolBooks(dict[str, PoolBook]):
         for key, _, _ in _pairs(pool):
             if (book := self.pop(key, None)) is not None:
                 book.delist(reason)
+
+    def beat(self, partitions: int, beat_ns: int) -> None:
+        """Heartbeats into the partitions of market.book, of which there are so many, where nothing was written lately."""
+        live = (
+            (home(market_key(b.venue, b.symbol).encode(), partitions), b.written_ns, b)
+            for b in self.values() if b.state == "LIVE" and b.index >= 0
+        )  # fmt: skip
+        for book in due(live, time.time_ns(), beat_ns):
+            book.beat()
 
     def _refusal(self, token: str) -> str:
         """Why a pool of this token must not be traded; empty: nothing is known against it."""

@@ -31,6 +31,7 @@ from collectors.readiness import chain_waits_for
 from collectors.server import start_server
 from config.chains import ChainSettings
 from config.settings import Settings
+from schemas.topics import BOOK
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ class ChainCollector:
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000 % 100_000}"
         limit = settings.collector.queue_max
         self.producer = Producer(settings, queue_max=limit)
-        self.publisher = ChainPublisher(name, self.producer, self.counts, owner=self.owner, limit=limit)
+        beat_ms = int(settings.collector.beat_s * 1000)
+        self.publisher = ChainPublisher(name, self.producer, self.counts, owner=self.owner, beat_ms=beat_ms, limit=limit)
         self.nodes = Nodes(
             [Node(u, self.counts, requests_per_s=self.own.requests_per_s) for u in self.own.http_urls],
             self.counts, batch_max=self.own.batch_max,
@@ -179,8 +181,10 @@ class ChainCollector:
 
     async def _tick(self) -> None:
         """The watchdog and key frames; ten looks a block time, so that staleness is said in time."""
-        pause_s = min(1.0, self.own.block_time_ms / 10_000)
-        keyframes_s = 0.0
+        beat_s = self.settings.collector.beat_s
+        pause_s = min(1.0, beat_s, self.own.block_time_ms / 10_000)
+        partitions = await asyncio.to_thread(self.producer.partitions, BOOK.name)
+        keyframes_s = beats_s = 0.0
         while True:
             await asyncio.sleep(pause_s)
             now_s = time.monotonic()
@@ -188,6 +192,10 @@ class ChainCollector:
             if now_s - keyframes_s >= 1.0:
                 keyframes_s = now_s
                 self.follower.keyframes(self.settings.collector.keyframe_max_s)
+            if now_s - beats_s >= beat_s:
+                beats_s = now_s
+                if not self.follower.stale:
+                    self.follower.books.beat(partitions, int(beat_s * 1e9))
 
     async def _poll(self) -> None:
         while True:

@@ -256,8 +256,8 @@ class Follower:
                     book.set_state("STALE", f"no new block for {now_s - self.advanced_s:.1f} s")
 
     def keyframes(self, max_s: float) -> None:
-        """Repeat the books whose key frame is due."""
-        if self.chain.tip is not None and not self.stale:
+        """Repeat the books whose key frame is due; not while a head is on its way into them."""
+        if self.chain.tip is not None and self.idle and not self.stale:
             now_ns = time.time_ns()
             for book in self.books.values():
                 book.keyframe(self.chain.tip, now_ns, max_s)

@@ -40,6 +40,7 @@ class ChainCounts:
     resyncs: int = _counter("Pools read by calls because their state was not to be trusted")
     rereads: int = _counter("Pools read by calls because an event, or time, changed what no event says")
     dead_letters: int = _counter("Events that could not be read")
+    beats: int = _counter("Heartbeats: deltas without levels, where nothing else was written")
     book_events: int = _counter("Snapshots, deltas and key frames written to market.book")
     statuses: int = _counter("Changes of state written to market.status")
     proofs: int = _counter("Pools compared with the chain")

@@ -20,8 +20,8 @@ class PoolBook:
     """Writes a pool's ladder after each head that changed it. ``base`` and ``quote`` are indexes of its tokens."""
 
     __slots__ = (
-        "_asks", "_bids", "_bps", "_keyframe_ns", "_publisher", "_scale", "base", "epoch", "index", "mirrored", "quote",
-        "reason", "refusal", "state", "symbol", "tokens", "venue",
+        "_asks", "_bids", "_bps", "_header", "_keyframe_ns", "_publisher", "_scale", "base", "epoch", "index", "mirrored",
+        "quote", "reason", "refusal", "state", "symbol", "tokens", "venue", "written_ns",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +51,10 @@ class PoolBook:
         self._bids: Side = {}
         self._asks: Side = {}
         self._keyframe_ns = 0
+        self._header: Header | None = None
+        """The block that the last record speaks of."""
+        self.written_ns = 0
+        """When the last record was written."""
 
     def announce(self) -> None:
         """Write the instrument and say SYNCING: somebody looks after this book from now on."""
@@ -92,6 +96,13 @@ class PoolBook:
         if self.state == "LIVE" and self.index >= 0 and now_ns - self._keyframe_ns >= max_s * 1e9:
             self._record("KEYFRAME", self._columns(), header, now_ns)
             self._keyframe_ns = now_ns
+
+    def beat(self) -> None:
+        """Say that nothing has changed since the last record (collectors/heartbeat.py)."""
+        if self._header is not None:
+            self.index += 1
+            self._record("DELTA", EMPTY, self._header, time.time_ns())
+            self._publisher.counts.beats += 1
 
     def set_state(self, state: str, reason: str) -> None:
         """Change the state and say so; nothing is written when it is the same."""
@@ -141,6 +152,7 @@ class PoolBook:
 
     def _record(self, kind: str, columns: Columns, header: Header, ts_ns: int) -> None:
         scale = self._scale
+        self._header, self.written_ns = header, time.time_ns()
         self._publisher.book(
             {
                 "venue": self.venue,

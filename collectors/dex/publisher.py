@@ -27,9 +27,12 @@ HASHES = 1024
 class ChainPublisher:
     """Writes one chain's records through ``producer``; ``limit`` records may wait before ``room`` holds."""
 
-    def __init__(self, chain: str, producer: Producer, counts: ChainCounts, *, owner: str = "", limit: int = 200_000) -> None:
+    def __init__(
+        self, chain: str, producer: Producer, counts: ChainCounts, *, owner: str = "", beat_ms: int = 0, limit: int = 200_000
+    ) -> None:
         self.chain = chain
         self.owner = owner
+        self.beat_ms = beat_ms
         self.counts = counts
         self.received_ns = time.time_ns()
         """When the block that is written now was heard of."""
@@ -117,7 +120,7 @@ class ChainPublisher:
         self.counts.statuses += 1
         record = {
             "venue": venue, "symbol": symbol, "state": state, "reason": reason[:500], "epoch": epoch,
-            "since_ns": time.time_ns(), "owner": self.owner,
+            "since_ns": time.time_ns(), "owner": self.owner, "beat_ms": self.beat_ms,
         }  # fmt: skip
         self._put(STATUS.name, market_key(venue, symbol), self._encode_status(record))
 

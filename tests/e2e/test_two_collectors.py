@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import signal
 import time
 from pathlib import Path
 
@@ -42,7 +42,7 @@ async def test_two_collectors_share_a_venue_and_one_takes_over_when_the_other_is
         await rooms.processor()
         first = await rooms.collector(name, "first")
         await rooms.live(name, INSTRUMENTS)
-        await rooms.collector(name, "second")
+        second = await rooms.collector(name, "second")
 
         async def halves() -> bool:
             one, two = await held(rooms, "first"), await held(rooms, "second")
@@ -88,5 +88,17 @@ async def test_two_collectors_share_a_venue_and_one_takes_over_when_the_other_is
             return (await rooms.books(name))[unified("ETHUSDT")]["state"] == "LIVE"
 
         await rooms.stack.until("the halted one", resumed, DEADLINE_S)
-        await asyncio.sleep(0)
+
+        # The only collector stands still: the log says nothing of it, and its books are not LIVE all the same.
+        second.process.send_signal(signal.SIGSTOP)
+
+        async def doubted() -> bool:
+            states = {book["state"] for book in (await rooms.books(name)).values()}
+            return "LIVE" not in states and "LAGGING" in states
+
+        try:
+            await rooms.stack.until("a silent collector", doubted, DEADLINE_S)
+        finally:
+            second.process.send_signal(signal.SIGCONT)
+        await rooms.live(name, INSTRUMENTS)
     await venue.stop()

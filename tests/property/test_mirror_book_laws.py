@@ -59,6 +59,7 @@ def writer(steps: list[Any]) -> Iterator[Written]:
         yield Written(record, dict(bids), dict(asks))
         if kind == "resync":
             status = {"venue": "v", "symbol": "A/B", "state": "LIVE", "reason": "", "epoch": epoch, "since_ns": epoch}
+            status |= {"owner": "o", "beat_ms": 1000}
             yield Written(status, dict(bids), dict(asks), is_status=True)
 
 

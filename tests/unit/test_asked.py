@@ -89,7 +89,7 @@ def test_a_record_that_stands_where_its_key_no_longer_lives_begins_no_book() -> 
         "ts_received_ns": 1, "price_exp": 0, "size_exp": 0, "bid_prices": [1], "bid_sizes": [1], "ask_prices": [2],
         "ask_sizes": [1], "venue_checksum": None,
     }  # fmt: skip
-    status = {"venue": "v", "state": "LIVE", "reason": "", "epoch": 1, "since_ns": 1, "owner": ""}
+    status = {"venue": "v", "state": "LIVE", "reason": "", "epoch": 1, "since_ns": 1, "owner": "", "beat_ms": 0}
 
     def records(kind: str, value: dict[str, Any]) -> list[Any]:
         encode = codec(kind).encode
