@@ -22,7 +22,8 @@ def event(kind: str, epoch: int, index: int, bids: dict[int, int] | None = None,
 
 
 def status(state: str, epoch: int, since_ns: int, reason: str = "") -> dict[str, Any]:
-    return {"venue": "v", "symbol": "A/B", "state": state, "reason": reason, "epoch": epoch, "since_ns": since_ns, "owner": "o", "beat_ms": 0}
+    status = {"venue": "v", "symbol": "A/B", "state": state, "reason": reason, "epoch": epoch, "since_ns": since_ns}
+    return status | {"owner": "o", "beat_ms": 0}
 
 
 @pytest.fixture
