@@ -204,11 +204,7 @@ class BookWorker:
         """Something is missing: say GAP, then synchronise anew."""
         self.counts.gaps += 1
         self._end("GAP", reason)
-        self._begin(reason)
-
-    def resync(self, reason: str) -> None:
-        """Synchronise anew although nothing is known to be missing (a fence, an audit)."""
-        self._begin(reason)
+        self.resync(reason)
 
     def lags(self, reason: str) -> None:
         """Say LAGGING, and why: what was read last is exact, but too old. With an empty reason: it is LIVE again."""
@@ -252,15 +248,14 @@ class BookWorker:
             # A book that is only quiet comes back unchanged; asking again waits twice as long each time.
             self._patience_s = min(LONGEST_PATIENCE_S, self._patience_s * 2)
             self._end("STALE", f"silent for {silent_ns / 1e9:.0f} s")
-            self._begin("it was silent")
+            self.resync("it was silent")
 
     def beat(self) -> None:
         """Say that nothing has changed (heartbeat.py). Where Kafka is behind that cannot be said, and is not."""
         self.index += 1
-        if self.publisher.book(self, "DELTA", self.last_seq, ([], [], [], [])):
-            self.counts.beats += 1
-        else:
-            self.index -= 1
+        taken = self.publisher.book(self, "DELTA", self.last_seq, ([], [], [], []))
+        self.counts.beats += taken
+        self.index -= not taken
 
     # How it is done.
 
@@ -368,13 +363,12 @@ class BookWorker:
         self.synced = self._bridging = self.waits_for_delta = False
         self.pending.clear()
 
-    def _begin(self, reason: str = "") -> None:
+    def resync(self, reason: str) -> None:
         """Synchronise anew; a snapshot in the stream has to be asked for by subscribing again."""
-        if not self.streaming:
-            return
-        self._restart(reason)
-        if self.rule.snapshot_from == "stream":
-            self._want_snapshot(self, 0.0)
+        if self.streaming:
+            self._restart(reason)
+            if self.rule.snapshot_from == "stream":
+                self._want_snapshot(self, 0.0)
 
     def _restart(self, reason: str) -> None:
         """A new epoch, for the snapshot that is on its way or will be asked for."""
@@ -402,5 +396,5 @@ class BookWorker:
         if state == "LIVE":
             self._drop_book()
             self.state = "GAP"
-            self._begin("kafka is behind")
+            self.resync("kafka is behind")
         return False

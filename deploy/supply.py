@@ -61,13 +61,18 @@ def parts(lock: Path | None) -> list[Part]:
         found = {Part(d.metadata["Name"], d.version, licence_of(d)) for d in distributions()}
         return sorted(found, key=lambda part: part.name.lower())
     out: list[Part] = []
-    for name, version, marker in PIN.findall(lock.read_text("utf-8")):
+    pins = PIN.findall(lock.read_text("utf-8"))
+    pinned = {(name, version) for name, version, _ in pins}
+    for name, version, marker in pins:
         try:
             one = distribution(name)
         except PackageNotFoundError:
             if not marker:
                 raise ValueError(f"{name} is locked and not installed: run make setup") from None
             out.append(Part(name, version, "", marker.strip()))
+            continue
+        if one.version != version and marker and (name, one.version) in pinned:
+            out.append(Part(name, version, "", marker.strip()))  # another Python's
             continue
         if one.version != version:
             raise ValueError(f"{name} is locked at {version}, and {one.version} is installed: run make setup")
