@@ -81,10 +81,10 @@ class Publisher:
         self._waiting = waiting
         self._limit = limit
         self._until_check = CHECK_EVERY
-        self._encode_book = codec("BookEvent").encode_row
+        self._encode_book = codec("BookEvent").hurry().encode_row
         self._encode_status = codec("BookStatus").encode
-        self._encode_trade = codec("Trade").encode_row
-        self._encode_ticker = codec("Ticker").encode_row
+        self._encode_trade = codec("Trade").hurry().encode_row
+        self._encode_ticker = codec("Ticker").hurry().encode_row
         self._encode_instrument = codec("Instrument").encode
         self._encode_dead_letter = codec("DeadLetter").encode
 

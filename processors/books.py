@@ -51,8 +51,8 @@ class Books:
         """Called for each book that a batch changed, once a batch: must be quick."""
         self.partition_of: Callable[[str], int] = _unknown
         """Where a key belongs, -1: not known. Asked at a key's first record only."""
-        self._encode = codec("BookCheckpoint").encode
-        self._decode_event = codec("BookEvent").decode
+        self._encode = codec("BookCheckpoint").hurry().encode
+        self._decode_event = codec("BookEvent").hurry().decode
         self._decode_status = codec("BookStatus").decode
 
     def get(self, key: str, partition: int) -> MirrorBook | None:

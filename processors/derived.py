@@ -28,7 +28,7 @@ class Derived:
         """Write each best bid and offer to derived.bbo_by_group too."""
         self._said: dict[str, tuple[str, bytes]] = {}
         """(symbol, record) by key, to be repeated."""
-        self._encode_bbo = codec("Bbo").encode
+        self._encode_bbo = codec("Bbo").hurry().encode
         self._encode_proof = codec("BookProof").encode
         self._encode_dead_letter = codec("DeadLetter").encode
         self._last: dict[str, tuple[Any, ...]] = {}

@@ -30,7 +30,7 @@ class Features:
         self._counts = counts
         self._levels = settings.depth_levels
         self._windows: dict[str, Microstructure] = {}
-        self._encode_depth = codec("Depth").encode
+        self._encode_depth = codec("Depth").hurry().encode
         self._encode_micro = codec("Microstructure").encode
         self.lanes: dict[str, Lane] = {}
         if "depth" in settings.derived:

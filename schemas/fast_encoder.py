@@ -25,7 +25,7 @@ RECUR = ("venue", "symbol", "chain", "pool", "event")
 REMEMBERED = 1 << 14
 SHORT = 128
 """Bytes of an encoded list of strings that is remembered."""
-OWN_NAMES = frozenset({"n", "type", "header", "general", "varint", "longs", "blob", "blobs"})
+OWN_NAMES = frozenset({"n", "type", "header", "general", "varint", "longs", "blob", "blobs", "write"})
 """No field of a row may be called so: the generated lines use these names."""
 FINAL = [bytes([n]) if n < 128 else bytes([n & 127 | 128, n >> 7]) for n in range(1 << 14)]
 """The varint of each number below 2^14."""
@@ -159,6 +159,16 @@ def row_encoder(schema: dict[str, Any], header: bytes, general: Encoder) -> RowE
     record = ", ".join(f"{name!r}: {name}" for name in names)
     guarded = ["try:", *(f"    {line}" for line in lines), "except REFUSED:", f"    return general({{{record}}})"]
     return _made(f"def encode(*, {', '.join(names)}):", guarded, scope)
+
+
+def row_writer(schema: dict[str, Any], header: bytes, write: Encoder, general: Encoder) -> RowEncoder:
+    """A row encoder by ``write``, which writes a record's body; ``general`` takes what it refuses."""
+    names: list[str] = [field["name"] for field in schema["fields"]]
+    if not OWN_NAMES.isdisjoint(names):
+        return row_encoder(schema, header, general)
+    record = ", ".join(f"{name!r}: {name}" for name in names)
+    lines = ["try:", f"    return header + write({{{record}}})", "except Exception:", f"    return general({{{record}}})"]
+    return _made(f"def encode(*, {', '.join(names)}):", lines, {"header": header, "write": write, "general": general})
 
 
 def _made(head: str, lines: list[str], scope: dict[str, Any]) -> Any:

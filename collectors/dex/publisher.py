@@ -39,9 +39,9 @@ class ChainPublisher:
         self._producer = producer
         self._limit = limit
         self._hashes: dict[str, bytes] = {}
-        self._encode_pool = codec("ChainPool").encode
+        self._encode_pool = codec("ChainPool").hurry().encode
         self._encode_block = codec("ChainBlock").encode
-        self._encode_book = codec("BookEvent").encode
+        self._encode_book = codec("BookEvent").hurry().encode
         self._encode_status = codec("BookStatus").encode
         self._encode_pending = codec("ChainPending").encode
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from functools import cache
 from io import BytesIO
@@ -13,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from schemas import compiled
 from schemas.codec import HEADER_SIZE, MAGIC, RECORD_NAMES, Codec, codec, fingerprint_id, parsed, schema_text
 from schemas.errors import DecodeError, EncodeError, SchemaError
-from schemas.fast_decoder import Decoder, fast_decoder
 from schemas.fast_encoder import FEW, REFUSED, fast_encoder
 
 LONG = st.one_of(st.integers(-(1 << 63), (1 << 63) - 1), st.sampled_from([0, -1, 1, -(1 << 63), (1 << 63) - 1]))
@@ -63,6 +64,7 @@ def test_decode_of_encode_is_the_record_itself(named: tuple[str, dict[str, Any]]
     assert data[0] == MAGIC
     assert int.from_bytes(data[1:HEADER_SIZE], "big") == codec(name).schema_id
     assert codec(name).decode(data) == record
+    assert hurried(name).decode(data) == record
 
 
 def typed(value: Any) -> Any:
@@ -73,20 +75,29 @@ def typed(value: Any) -> Any:
 
 
 @cache
-def fast_reader(name: str) -> Decoder | None:
-    return fast_decoder(schema_text(name))
+def compiled_reader(name: str) -> compiled.Reader:
+    if not compiled.installed():
+        pytest.skip("cavro has no wheel for this Python; fastavro reads everything")
+    return compiled.reader(schema_text(name))
 
 
+@cache
+def hurried(name: str) -> Codec:
+    """A codec of its own, by the compiled one where there is one."""
+    return Codec(name).hurry()
+
+
+Made = Callable[[str], Codec]
+MADE = pytest.mark.parametrize("made", [codec, hurried])
+"""Both ways of a codec."""
 DAMAGE = st.lists(st.tuples(st.integers(0, 400), st.sampled_from(["set", "insert", "cut"]), st.binary(max_size=12)), max_size=3)
 
 
 @given(RECORDS, DAMAGE)
 @settings(max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
-def test_what_the_fast_reader_takes_fastavro_reads_likewise(named: tuple[str, dict[str, Any]], damage: Any) -> None:
+def test_what_the_compiled_reader_takes_fastavro_reads_likewise(named: tuple[str, dict[str, Any]], damage: Any) -> None:
     name, record = named
-    read = fast_reader(name)
-    if read is None:
-        pytest.skip("cavro has no wheel for this Python; fastavro reads everything")
+    read = compiled_reader(name)
     body = as_fastavro(name, record)[HEADER_SIZE:]
     for at, how, data in damage:
         at %= len(body) + 1
@@ -115,6 +126,8 @@ def test_the_bytes_are_fastavros(named: tuple[str, dict[str, Any]]) -> None:
     name, record = named
     assert codec(name).encode(record) == as_fastavro(name, record)
     assert codec(name).encode_row(**record) == as_fastavro(name, record)
+    assert hurried(name).encode(record) == as_fastavro(name, record)
+    assert hurried(name).encode_row(**record) == as_fastavro(name, record)
 
 
 EDGES = sorted({sign * (1 << bits) + d for bits in (6, 7, 13, 14, 27, 28, 31, 41, 42, 55, 56, 62, 63, 64) for sign in (1, -1)
@@ -134,14 +147,16 @@ def test_a_number_at_the_edge_of_a_length_is_fastavros_or_refused(number: int, p
     else:
         with pytest.raises(REFUSED):
             fast({**record, "exact": True})
-        with pytest.raises(EncodeError):
-            codec("BookEvent").encode(record)
+        for made in (codec, hurried):
+            with pytest.raises(EncodeError):
+                made("BookEvent").encode(record)
 
 
 @pytest.mark.parametrize("count", [0, 1, FEW - 1, FEW, FEW + 1, 400])
 def test_arrays_of_any_length_are_fastavros(count: int) -> None:
     record = {**book_event(), "bid_prices": list(range(count)), "bid_sizes": list(range(1 << 40, (1 << 40) + count))}
     assert codec("BookEvent").encode(record) == as_fastavro("BookEvent", record)
+    assert hurried("BookEvent").encode(record) == as_fastavro("BookEvent", record)
     assert codec("BookEvent").decode(codec("BookEvent").encode(record))["bid_sizes"] == record["bid_sizes"]
 
 
@@ -150,15 +165,17 @@ def test_a_shortened_record_is_a_decode_error(named: tuple[str, dict[str, Any]],
     name, record = named
     data = codec(name).encode(record)
     cut = draw.draw(st.integers(0, len(data) - 1))
-    with pytest.raises(DecodeError):
-        codec(name).decode(data[:cut])
+    for made in (codec, hurried):
+        with pytest.raises(DecodeError):
+            made(name).decode(data[:cut])
 
 
 @given(RECORDS, st.binary(min_size=1, max_size=20))
 def test_bytes_after_the_record_are_a_decode_error(named: tuple[str, dict[str, Any]], more: bytes) -> None:
     name, record = named
-    with pytest.raises(DecodeError):
-        codec(name).decode(codec(name).encode(record) + more)
+    for made in (codec, hurried):
+        with pytest.raises(DecodeError):
+            made(name).decode(codec(name).encode(record) + more)
 
 
 @given(RECORDS, st.data())
@@ -171,7 +188,7 @@ def test_a_flipped_bit_gives_a_decode_error_or_a_record_of_the_schema(
     bit = draw.draw(st.integers(0, len(data) * 8 - 1))
     data[bit // 8] ^= 1 << bit % 8
     try:
-        other = codec(name).decode(bytes(data))
+        other = hurried(name).decode(bytes(data))
     except DecodeError:
         return
     assert fastavro.validate(other, parsed(name), raise_errors=False)
@@ -181,7 +198,7 @@ def test_a_flipped_bit_gives_a_decode_error_or_a_record_of_the_schema(
 def test_random_bytes_are_a_decode_error_or_a_record_of_the_schema(name: str, body: bytes, headed: bool) -> None:
     data = (bytes([MAGIC]) + codec(name).schema_id.to_bytes(4, "big") if headed else b"") + body
     try:
-        record = codec(name).decode(data)
+        record = hurried(name).decode(data)
     except DecodeError:
         return
     assert fastavro.validate(record, parsed(name), raise_errors=False)
@@ -216,18 +233,20 @@ def test_another_magic_byte_is_a_decode_error() -> None:
         {"bid_prices": [1.5]}, {"bid_prices": None}, {"ask_sizes": [Decimal(1)]}, {"venue_checksum": 1.5}, {"venue": 5},
     ],
 )  # fmt: skip
-def test_a_value_that_the_schema_does_not_take_is_an_encode_error(change: dict[str, Any]) -> None:
+@MADE
+def test_a_value_that_the_schema_does_not_take_is_an_encode_error(made: Made, change: dict[str, Any]) -> None:
     with pytest.raises(EncodeError):
-        codec("BookEvent").encode({**book_event(), **change})
+        made("BookEvent").encode({**book_event(), **change})
     with pytest.raises(EncodeError):
-        codec("BookEvent").encode_row(**{**book_event(), "exact": True, **change})
+        made("BookEvent").encode_row(**{**book_event(), "exact": True, **change})
 
 
-def test_a_missing_field_is_an_encode_error() -> None:
+@MADE
+def test_a_missing_field_is_an_encode_error(made: Made) -> None:
     record = book_event()
     del record["epoch"]
     with pytest.raises(EncodeError):
-        codec("BookEvent").encode(record)
+        made("BookEvent").encode(record)
 
 
 def test_every_process_derives_the_same_ids_and_no_two_schemas_share_one() -> None:
