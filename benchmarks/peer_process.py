@@ -16,8 +16,8 @@ from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
-    "cryptofeed==2.4.1", "ccxt==4.5.90", "aiokafka==0.14.0", "orjson", "uvloop", "quixstreams==3.28.1", "fastavro", "cavro==1.0.0",
-    "msgspec", "pydantic",
+    "cryptofeed==2.4.1", "ccxt==4.5.90", "aiokafka==0.14.0", "orjson", "uvloop", "quixstreams==3.28.1", "fastavro",
+    "cavro==1.0.0", "msgspec", "pydantic",
 )  # fmt: skip
 """cryptofeed 2.4.1 is the newest for Python 3.11; orjson is what ccxt prefers, aiokafka what cryptofeed's backend needs,
 fastavro, cavro, msgspec and pydantic our own codec beside quixstreams."""

@@ -71,6 +71,26 @@ class ErrorLog:
 _log_error = ErrorLog()
 
 
+class Quieter(logging.Filter):
+    """The same for a logger of a library: one line for each of its sentences in QUIET_S, whatever it is about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is written; what was not since then is counted behind it."""
+        sentence, now_s = str(record.msg), time.monotonic()
+        said_s, unsaid = self._said.get(sentence, (-QUIET_S, 0))
+        if now_s - said_s < QUIET_S:
+            self._said[sentence] = said_s, unsaid + 1
+            return False
+        self._said[sentence] = now_s, 0
+        if unsaid:
+            record.msg, record.args = f"{record.getMessage()} ({unsaid} more like it before)", None
+        return True
+
+
 def client_config(settings: Settings) -> dict[str, Any]:
     """librdkafka's settings for the address and the security of every client."""
     kafka = settings.kafka

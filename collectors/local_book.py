@@ -77,6 +77,18 @@ class LocalBook:
             # Read again: what was read before the exponent changed is at the coarser one.
             return self.columns(bids, asks)
 
+    def take(self, bids: Sequence[Level], asks: Sequence[Level]) -> tuple[Columns, bool]:
+        """``columns`` and ``apply`` in one pass. Raises DecimalError, and then the book may hold a part of it."""
+        book, prices, sizes = self.book, self.prices, self.sizes
+        try:
+            bid_prices, bid_sizes = book.bids.take(bids, prices, sizes) if bids else ([], [])
+            ask_prices, ask_sizes = book.asks.take(asks, prices, sizes) if asks else ([], [])
+        except FinerExponent:
+            columns = self.columns(bids, asks)  # what was set already is set again, the same
+            return columns, self.apply(columns)
+        bid, ask = book.bids.best_price(), book.asks.best_price()
+        return (bid_prices, bid_sizes, ask_prices, ask_sizes), bid is None or ask is None or bid < ask
+
     def load(self, snapshot: BookSnapshot) -> None:
         """Replace the book. Raises DecimalError, and then the old book stands."""
         columns = self.columns(snapshot.bids, snapshot.asks)

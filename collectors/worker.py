@@ -276,13 +276,12 @@ class BookWorker:
             self._apply(delta, ts_ns, columns)
 
     def _apply(self, delta: BookDelta, ts_ns: int, columns: Columns | None = None) -> None:
-        if columns is None:
-            try:
-                columns = self.local.columns(delta.bids, delta.asks)
-            except DecimalError as error:
-                self._unreadable(delta, str(error), ts_ns)
-                return
-        uncrossed = self.local.apply(columns)
+        local = self.local
+        try:
+            columns, uncrossed = local.take(delta.bids, delta.asks) if columns is None else (columns, local.apply(columns))
+        except DecimalError as error:
+            self._unreadable(delta, str(error), ts_ns)
+            return
         book = self.local.book
         if self.rule.max_depth is not None:
             self.local.cut(self.rule.max_depth, columns)

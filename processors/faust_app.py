@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import faust
 
-from bus.connection import password, ssl_context
+from bus.connection import Quieter, password, ssl_context
 from config.settings import Settings
 from processors.changelogs import CONFIG, MAX_BYTES, changelog_name
 from schemas.topics import durable
 
 MAX_POLL_RECORDS = 4000
 """Records in one turn: about 50 ms of work, between which the views answer."""
-
+NOISY = (
+    "aiokafka", "aiokafka.conn", "aiokafka.cluster", "aiokafka.consumer.fetcher", "aiokafka.consumer.group_coordinator",
+    "aiokafka.producer.sender",
+)  # fmt: skip
+"""The driver's loggers: while a broker is away each says so ten times a second."""
 
 
 class App(faust.App):
@@ -29,6 +34,8 @@ class App(faust.App):
 
 def make_app(settings: Settings, bootstrap: str, url: str) -> App:
     """The app of one worker; ``url`` is where the others reach its views."""
+    for name in NOISY:
+        logging.getLogger(name).addFilter(Quieter())
     s, p = settings, settings.processor
     context = ssl_context(s.kafka)
     credentials: Any = None

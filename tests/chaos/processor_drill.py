@@ -35,12 +35,15 @@ from simulator.synthetic import SyntheticVenue
 from simulator.truth import TruthError
 from tests.e2e.rooms import section, unified
 
+Say = Callable[[str], None]
 FAULTS = ("kill", "kill", "restart", "pause", "broker")
 PAUSE_S = 10.0
 STALE_S = 10.0
 """Kafka's silence is noticed after three seconds, a lag after two; the rest is a slow machine's."""
 SAMPLE_S = 0.5
 RECOVER_S = 400.0
+TELL_S = 15.0
+"""Between two lines of what is still awaited."""
 ASKED_AT_ONCE = 8
 """Books that are compared at the same time; the prober asks beside them."""
 
@@ -83,7 +86,10 @@ class Report:
 class Drill:
     """One drill over running rooms."""
 
-    def __init__(self, settings: Settings, stack: Stack, venue: SyntheticVenue, name: str, workers: int, seed: int) -> None:
+    def __init__(
+        self, settings: Settings, stack: Stack, venue: SyntheticVenue, name: str, workers: int, seed: int, say: Say
+    ) -> None:
+        self._say = say
         self.settings, self.stack, self.venue, self.name = settings, stack, venue, name
         self.report = Report()
         self._chance = random.Random(seed)
@@ -114,12 +120,19 @@ class Drill:
     async def until_live(self) -> None:
         """Wait until some worker says that every book of all workers is LIVE; worker processes that died are started again."""
         deadline = time.monotonic() + RECOVER_S
+        told_s, seen = time.monotonic(), dict[int, Any]()
         while time.monotonic() < deadline:
             await self._revive()
+            if time.monotonic() - told_s >= TELL_S:
+                told_s = time.monotonic()
+                self._say(f"  {told_s - self._fault_s:.0f} s after {self._fault}: {seen}")
+                seen.clear()
             for port in self._ports:
                 async with Views(f"http://127.0.0.1:{port}") as views:
                     with contextlib.suppress(ViewError, TimeoutError):
+                        seen[port] = "no answer"
                         status = await asyncio.wait_for(views.get("/status"), 5)
+                        seen[port] = status["states"]
                         if status["states"].get("LIVE", 0) >= len(self._natives) and not status["silent"]:
                             return
             await asyncio.sleep(0.2)
@@ -255,7 +268,7 @@ class Drill:
 
 async def run_drill(
     settings: Settings, work: Path, faults: list[str], *, name: str, books: int, rate: float, workers: int, seed: int,
-    broker: EmbeddedBroker | None = None, say: Callable[[str], None] = lambda _: None,
+    broker: EmbeddedBroker | None = None, say: Say = lambda _: None,
 ) -> Report:  # fmt: skip
     """The whole drill on a broker that runs and has its topics; gives the report."""
     venue = SyntheticVenue("binance-usdm", instruments=books, rate=rate, levels=50, seed=seed)
@@ -264,7 +277,7 @@ async def run_drill(
     try:
         async with Stack(own, work) as stack:
             await stack.start("collector", "collect", name)
-            drill = Drill(own, stack, venue, name, workers, seed)
+            drill = Drill(own, stack, venue, name, workers, seed, say)
             stop = asyncio.Event()
             noting = asyncio.create_task(drill.note_what_is_sent(stop))
             try:

@@ -24,3 +24,25 @@ def test_an_error_that_repeats_is_said_once_in_a_while_and_counted(
         now[0] += connection.QUIET_S
         say(KafkaError(KafkaError._TRANSPORT, "refused"))
     assert "999 more of this kind" in caplog.records[-1].message
+
+
+def test_a_librarys_sentence_is_said_once_in_a_while_and_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(connection.time, "monotonic", lambda: now[0])
+    log = logging.getLogger("some.library")
+    quieter = connection.Quieter()
+    log.addFilter(quieter)
+    try:
+        with caplog.at_level(logging.WARNING, "some.library"):
+            for node in range(50):
+                log.error("Unable to connect to node %s", node)
+            log.error("Unable to update metadata")
+            now[0] += connection.QUIET_S
+            log.error("Unable to connect to node %s", 7)
+    finally:
+        log.removeFilter(quieter)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Unable to connect to node 0", "Unable to update metadata", "Unable to connect to node 7 (49 more like it before)",
+    ]  # fmt: skip
