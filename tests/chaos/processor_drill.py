@@ -125,7 +125,7 @@ class Drill:
             await self._revive()
             if time.monotonic() - told_s >= TELL_S:
                 told_s = time.monotonic()
-                self._say(f"  {told_s - self._fault_s:.0f} s after {self._fault}: {seen}")
+                self._say(f"  {told_s - self._fault_s:.0f} s after {self._fault}: {seen} {await self._reasons()}")
                 seen.clear()
             for port in self._ports:
                 async with Views(f"http://127.0.0.1:{port}") as views:
@@ -138,6 +138,16 @@ class Drill:
             await asyncio.sleep(0.2)
         tails = "\n".join(c.tail(5) for c in self._children.values())
         raise AssertionError(f"not every book was LIVE again within {RECOVER_S:g} s\n{tails}")
+
+    async def _reasons(self) -> set[str]:
+        """Why some books are not LIVE, as some worker says."""
+        reasons = set[str]()
+        async with Views(f"http://127.0.0.1:{self._ports[0]}") as views:
+            for state in ("LAGGING", "RECOVERING", "SYNCING", "STALE", "GAP"):
+                with contextlib.suppress(ViewError, TimeoutError):
+                    status = await asyncio.wait_for(views.get(f"/status?state={state}"), 5)
+                    reasons |= {f"{state}: {book['reason']}" for book in status["books"][:3]}
+        return reasons
 
     async def _revive(self) -> None:
         """What a supervisor does: a worker that ended is started again."""
