@@ -53,6 +53,9 @@ def explain(settings: Settings, name: str) -> str:
             lines.append(
                 f"risk {r['verdict']}{told}; limits version {r['limits_version']}, passed {', '.join(r['rules_passed'])}"
             )
+            if r["waited_us"]:
+                ways = ", ".join(f"vm{other}" for other in r["made_way"]) or "no order"
+                lines.append(f"  waited {r['waited_us']} us until it could not trade with our own: {ways} made way")
     for e in records(settings, "orders.event"):
         if e["intent_id"] == intent["id"]:
             lines.append(f"order {e['order_id']}: {e['previous']} → {e['state']} {e['cause']}".rstrip())

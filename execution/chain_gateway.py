@@ -139,7 +139,7 @@ class ChainGateway(Gateway):
 
     async def ask_cancel(self, order: Order) -> None:
         """Remembered: the next look replaces it by nothing, unless it is mined by then."""
-        order.cancel_wanted = True
+        order.cancel_wanted = order.cancel_wanted or "asked to"
 
     # Looking.
 

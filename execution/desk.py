@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from execution.account import Amounts
 from execution.accounting import Accounts, amount
 from execution.orders import Order
-from execution.risk import Verdict, economics
+from execution.risk import Verdict, closes, economics
 from execution.risk_state import MINUTE_NS, OpenOrder, RiskState
 from market.live_book import LiveBook
 from market.terms import Terms
@@ -36,6 +36,8 @@ class Desk:
     venue_totals: dict[str, dict[str, Amounts]] = field(default_factory=dict)
     equity_peak: dict[str, int] = field(default_factory=dict)
     alarms: list[str] = field(default_factory=list)
+    freed: Callable[[], None] = lambda: None
+    """Called when an order is over, with all its fills."""
 
     def __post_init__(self) -> None:
         self.risk = RiskState(terms=self.terms, books=self.books)
@@ -46,23 +48,32 @@ class Desk:
 
     # Verdicts.
 
-    def judged(self, intent: Record, verdict: Verdict) -> None:
-        """Publish a verdict and remember what an acceptance reserves."""
+    def judged(self, intent: Record, verdict: Verdict, made_way: Sequence[str] = (), waited_us: int = 0) -> None:
+        """Publish a verdict and remember what an acceptance reserves; ``made_way`` as in RiskDecision."""
         state, now = self.risk, self.risk.now_ns
         self._remember(intent["id"])
         if verdict.accepted:
-            times = (state.cancels_ns if intent["action"] == "CANCEL" else state.sent_ns).setdefault(intent["account"], [])
-            times.append(now)
-            while times and now - times[0] >= MINUTE_NS:
-                times.pop(0)
+            self._counted(state.cancels_ns if intent["action"] == "CANCEL" else state.sent_ns, intent["account"], now)
             if intent["action"] == "PLACE":
                 state.accepted[economics(intent)] = now
                 if len(state.accepted) > REMEMBERED:
                     del state.accepted[next(iter(state.accepted))]
                 self.reserve(intent, intent["size"])
-        self.verdict(intent, verdict)
+        self.verdict(intent, verdict, made_way, waited_us)
 
-    def verdict(self, intent: Record, verdict: Verdict) -> None:
+    @staticmethod
+    def _counted(sent: dict[str, list[int]], account: str, now_ns: int) -> None:
+        times = sent.setdefault(account, [])
+        times.append(now_ns)
+        while times and now_ns - times[0] >= MINUTE_NS:
+            times.pop(0)
+
+    def gives_way(self, order: OpenOrder) -> None:
+        """One of our own orders is about to be cancelled for another: it counts as a cancel."""
+        order.canceling = True
+        self._counted(self.risk.cancels_ns, order.account, self.risk.now_ns)
+
+    def verdict(self, intent: Record, verdict: Verdict, made_way: Sequence[str] = (), waited_us: int = 0) -> None:
         """Publish a verdict."""
         state = self.risk
         self._remember(intent["id"])
@@ -71,7 +82,7 @@ class Desk:
             "verdict": "ACCEPT" if verdict.accepted else "REFUSE", "rule": verdict.rule,
             "measured": verdict.measured[:500], "bound": verdict.bound[:200], "limits_version": state.limits_version,
             "control_version": state.control_version, "rules_passed": list(verdict.passed),
-            "ts_ns": state.now_ns or self.clock(),
+            "ts_ns": state.now_ns or self.clock(), "made_way": list(made_way), "waited_us": waited_us,
         })  # fmt: skip
 
     def _remember(self, intent_id: str) -> None:
@@ -83,11 +94,11 @@ class Desk:
         """A verdict read from the log, ours of an earlier life among them."""
         self._remember(decision["intent_id"])
 
-    def reserve(self, intent: Record, left: int) -> None:
+    def reserve(self, intent: Record, left: int, *, waits: bool = False, canceling: bool = False) -> None:
         """An order may trade so much from now on."""
         self.risk.open[intent["id"]] = OpenOrder(
             intent["id"], f"{intent['venue']}|{intent['symbol']}", intent["account"], intent["side"], intent["price"], left,
-            intent["group_id"], intent["strategy"],
+            intent["group_id"], intent["strategy"], intent["time_in_force"], closes(intent), waits, canceling,
         )  # fmt: skip
 
     # The gateway's news.
@@ -98,13 +109,15 @@ class Desk:
         if order.over and not order.fills_missing:
             self.risk.open.pop(i["id"], None)
         else:
-            self.reserve(i, max(order.size - order.filled, 0))
+            self.reserve(i, max(order.size - order.filled, 0), canceling=bool(order.cancel_wanted))
         self.send(ORDER.name, "OrderEvent", i["account"], {
             "order_id": order.order_id, "intent_id": i["id"], "group_id": i["group_id"], "strategy": i["strategy"],
             "account": i["account"], "venue": i["venue"], "symbol": i["symbol"], "side": i["side"], "state": order.state,
             "previous": previous, "cause": order.cause[:500], "venue_order_id": order.venue_order_id, "price": i["price"],
             "price_exp": i["price_exp"], "size": i["size"], "size_exp": i["size_exp"], "filled": order.filled, "ts_ns": now_ns,
         })  # fmt: skip
+        if i["id"] not in self.risk.open:
+            self.freed()
 
     def fill(self, fill: Record) -> None:
         """A new execution: published, booked, and the positions and balances that follow."""

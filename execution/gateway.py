@@ -244,12 +244,12 @@ class Gateway:
 
     # Cancelling.
 
-    async def cancel(self, order_id: str) -> None:
+    async def cancel(self, order_id: str, why: str = "asked to") -> None:
         """Cancel one of ours; nothing happens when it is over or not known. Asking twice does no harm."""
         order = self.orders.get(order_id)
         if order is None or order.over:
             return
-        order.cancel_wanted = True
+        order.cancel_wanted = order.cancel_wanted or why
         if order.state in ("NEW", "PREPARED", "SENDING"):
             return  # it is being sent right now: submit cancels it afterwards
         await self.ask_cancel(order)
@@ -258,7 +258,7 @@ class Gateway:
         if order.over:
             return
         if order.state not in ("CANCELING", "UNKNOWN"):
-            await self.to(order, "CANCELING", "asked to")
+            await self.to(order, "CANCELING", order.cancel_wanted or "asked to")
         if not self.budget.take(self.clock.now_ns(), urgent=True):
             return  # the sweep asks again
         self.step("before the cancel")

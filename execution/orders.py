@@ -76,7 +76,8 @@ class Order:
     prepared_ns: int = 0
     cause: str = ""
     trades: set[str] = field(default_factory=set)
-    cancel_wanted: bool = False
+    cancel_wanted: str = ""
+    """Why it is to be cancelled as soon as it can be; empty: it is not."""
 
     @property
     def size(self) -> int:

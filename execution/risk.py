@@ -4,6 +4,9 @@ The checks run in the order of CHECKS and stop at the first that refuses. Each n
 held that against, as exact texts. Limits come from the topic orders.limits; of all scopes that speak of an intent
 (global, its account, its strategy) the strictest counts. Orders that only reduce a position are exempt from the size
 caps, not from the price collars. Cancels always pass, within their own share of the rate.
+
+Where nothing but resting orders of our own is in an intent's way, and these must give way to it, the verdict names them
+(``Verdict.way``): it is no acceptance. Once they are over at the venue the same function is asked again (make_way.py).
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from execution.risk_state import (
     MS,
     UNIT_EXP,
     Missing,
+    OpenOrder,
     Record,
     RiskState,
     amount_limit,
@@ -33,6 +37,8 @@ from market.decimals import format_decimal
 from market.terms import Terms
 
 BPS = 10_000
+AT_ONCE = ("IOC", "FOK")
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -42,6 +48,8 @@ class Verdict:
     measured: str
     bound: str
     passed: tuple[str, ...]
+    way: tuple[str, ...] = ()
+    """Intent ids of own resting orders that must be cancelled, and over, before this is judged again."""
 
     @property
     def accepted(self) -> bool:
@@ -66,6 +74,9 @@ def judge(intent: Record, state: RiskState) -> Verdict:
         if found is not None:
             return Verdict(name, found[0], found[1], tuple(passed))
         passed.append(name)
+    if intent["action"] != "CANCEL" and (way := crossing(intent, state)):
+        rules = tuple(name for name in passed if name != "self_trade")
+        return Verdict("self_trade", *_met(way[0]), rules, tuple(o.intent_id for o in way))
     return Verdict("", "", "", tuple(passed))
 
 
@@ -278,12 +289,47 @@ def open_orders(intent: Record, s: RiskState) -> Found:
     return None if count <= most else (str(count), str(most))
 
 
+def crossing(intent: Record, s: RiskState) -> list[OpenOrder]:
+    """Own orders that this one would trade with if both were at the venue; UNKNOWN ones and such as wait included."""
+    buys, key = intent["side"] == "BUY", key_of(intent)
+    return [
+        o for o in s.open.values()
+        if o.account == intent["account"] and o.key == key and o.side != intent["side"]
+        and (intent["price"] >= o.price if buys else intent["price"] <= o.price)
+    ]  # fmt: skip
+
+
+def closes(intent: Record) -> bool:
+    """Whether an intent closes what is open already: nothing else goes before it."""
+    return intent["strategy_version"] in (HEDGE, FLATTEN)
+
+
+def gives_way(order: OpenOrder, intent: Record, s: RiskState) -> bool:
+    """Whether an own order that is in an intent's way is cancelled for it.
+
+    What closes goes first, then the strategy of the higher priority; among equals what takes goes before what rests.
+    Nothing gives way that is over in a moment (IOC, FOK), that waits itself, or that is a leg of the same group.
+    """
+    if order.time_in_force in AT_ONCE or order.waits or (order.group_id and order.group_id == intent["group_id"]):
+        return False
+    mine = closes(intent), s.priority.get(intent["strategy"], 0)
+    its = order.closes, s.priority.get(order.strategy, 0)
+    return mine > its or (mine == its and intent["time_in_force"] != "POST_ONLY")
+
+
+def _met(order: OpenOrder) -> tuple[str, str]:
+    return f"would trade with our own {order.intent_id} of {order.strategy}", "no order of ours in the way"
+
+
 def self_trade(intent: Record, s: RiskState) -> Found:
-    for o in s.open.values():
-        if o.account == intent["account"] and o.key == key_of(intent) and o.side != intent["side"]:
-            crosses = intent["price"] >= o.price if intent["side"] == "BUY" else intent["price"] <= o.price
-            if crosses:
-                return f"would trade with our own {o.intent_id}", "no order of ours on the way"
+    met = crossing(intent, s)
+    for order in met:
+        if not gives_way(order, intent, s):
+            return _met(order)
+    if more := sum(not order.canceling for order in met):
+        count = sum(s.now_ns - t < MINUTE_NS for t in s.cancels_ns.get(intent["account"], ())) + more
+        if count > (most := int_limit("max_cancels_per_minute", intent, s)):
+            return f"{_met(met[0])[0]}, and {count} cancels a minute", str(most)
     return None
 
 
