@@ -9,7 +9,7 @@ from typing import Any
 
 from execution.account import Amounts
 from execution.accounting import Accounts, amount
-from execution.orders import Order
+from execution.orders import Order, places
 from execution.risk import Verdict, closes, economics
 from execution.risk_state import MINUTE_NS, OpenOrder, RiskState
 from market.live_book import LiveBook
@@ -53,12 +53,15 @@ class Desk:
         state, now = self.risk, self.risk.now_ns
         self._remember(intent["id"])
         if verdict.accepted:
-            self._counted(state.cancels_ns if intent["action"] == "CANCEL" else state.sent_ns, intent["account"], now)
-            if intent["action"] == "PLACE":
+            if intent["action"] == "CANCEL":
+                self._counted(state.cancels_ns, intent["account"], now)
+            if places(intent):
+                self._counted(state.sent_ns, intent["account"], now)
                 state.accepted[economics(intent)] = now
                 if len(state.accepted) > REMEMBERED:
                     del state.accepted[next(iter(state.accepted))]
-                self.reserve(intent, intent["size"])
+                old = state.open.get(intent["target_id"])
+                self.reserve(intent, intent["size"] - (old.filled if old else 0))
         self.verdict(intent, verdict, made_way, waited_us)
 
     @staticmethod
@@ -94,11 +97,14 @@ class Desk:
         """A verdict read from the log, ours of an earlier life among them."""
         self._remember(decision["intent_id"])
 
-    def reserve(self, intent: Record, left: int, *, waits: bool = False, canceling: bool = False) -> None:
+    def reserve(
+        self, intent: Record, left: int, *, waits: bool = False, canceling: bool = False, filled: int = 0
+    ) -> None:
         """An order may trade so much from now on."""
         self.risk.open[intent["id"]] = OpenOrder(
             intent["id"], f"{intent['venue']}|{intent['symbol']}", intent["account"], intent["side"], intent["price"], left,
             intent["group_id"], intent["strategy"], intent["time_in_force"], closes(intent), waits, canceling,
+            filled,
         )  # fmt: skip
 
     # The gateway's news.
@@ -109,12 +115,12 @@ class Desk:
         if order.over and not order.fills_missing:
             self.risk.open.pop(i["id"], None)
         else:
-            self.reserve(i, max(order.size - order.filled, 0), canceling=bool(order.cancel_wanted))
+            self.reserve(i, max(order.size - order.filled, 0), canceling=bool(order.cancel_wanted), filled=order.filled)
         self.send(ORDER.name, "OrderEvent", i["account"], {
             "order_id": order.order_id, "intent_id": i["id"], "group_id": i["group_id"], "strategy": i["strategy"],
             "account": i["account"], "venue": i["venue"], "symbol": i["symbol"], "side": i["side"], "state": order.state,
             "previous": previous, "cause": order.cause[:500], "venue_order_id": order.venue_order_id, "price": i["price"],
-            "price_exp": i["price_exp"], "size": i["size"], "size_exp": i["size_exp"], "filled": order.filled, "ts_ns": now_ns,
+            "price_exp": i["price_exp"], "size": order.size, "size_exp": i["size_exp"], "filled": order.filled, "ts_ns": now_ns,
         })  # fmt: skip
         if i["id"] not in self.risk.open:
             self.freed()
@@ -131,7 +137,8 @@ class Desk:
         order = self.risk.open.get(fill["intent_id"])
         if order is not None:
             terms = self.terms[order.key]
-            order.left = max(0, order.left - fill["size"] * 10 ** max(0, fill["size_exp"] - terms.size_exp))
+            size = fill["size"] * 10 ** max(0, fill["size_exp"] - terms.size_exp)
+            order.left, order.filled = max(0, order.left - size), order.filled + size
         for entry in entries:
             self.send(LEDGER.name, "LedgerEntry", f"{entry['account']}|{entry['asset']}", entry)
         self._publish(accounts, fill, {e["asset"] for e in entries})

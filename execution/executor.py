@@ -25,7 +25,7 @@ from execution.gateway import Gateway
 from execution.group_gate import GroupGate
 from execution.hedging import HEDGE, OVER, HedgeGroups
 from execution.make_way import MakeWay
-from execution.orders import order_id_of
+from execution.orders import amends, order_id_of, places
 from execution.paper import PaperAccount
 from execution.past import Past
 from execution.risk import Verdict, judge
@@ -217,6 +217,9 @@ class Executor:
         """Why an intent is not for the risk gate at all."""
         if intent["leg_mode"] == "SEQUENTIAL":
             return Verdict("leg_mode", intent["leg_mode"], "SINGLE, SIMULTANEOUS or HEDGE_OF", ())
+        gateway = self.gateways.get(intent["account"])
+        if amends(intent) and (intent["leg_mode"] == "HEDGE_OF" or (gateway is not None and not gateway.amends)):
+            return Verdict("amend", f"{intent['leg_mode']} on {intent['account']}", "a leg of its own, that rests", ())
         if intent["mode"] not in ("LIVE", "PAPER") or (intent["mode"] == "PAPER") != self.config.play_money(intent["account"]):
             return Verdict("mode", intent["mode"], "LIVE for real accounts, PAPER for paper", ())
         if intent["strategy_version"] == HEDGE and (wrong := self.groups.closes(intent)):
@@ -242,8 +245,11 @@ class Executor:
             self.way.withdraw(intent["target_id"])
         if verdict.accepted:
             self.spawn(self._act(intent["account"], raw, intent))
-        else:
-            self._gate.over(intent["id"])
+            return
+        self._gate.over(intent["id"])
+        if amends(intent) and "cancel_rate" in verdict.passed:
+            why = f"its amend vm{intent['id']} was refused: {verdict.rule}"
+            self.spawn(self.cancel(intent["account"], intent["target_id"], why))
 
     async def cancel(self, name: str, intent_id: str, why: str) -> None:
         """Cancel one of our own orders, whoever wanted it."""
@@ -256,7 +262,7 @@ class Executor:
         gateway = self.gateways[name]
         try:
             with following("place", current(), {"intent.id": intent["id"], "account": name}):
-                if intent["action"] == "CANCEL":
+                if not places(intent):
                     await gateway.cancel(order_id_of(intent["target_id"]))
                 else:
                     await gateway.submit(raw, intent)

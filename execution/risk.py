@@ -1,5 +1,8 @@
 """The risk gate: one pure function from an intent and what is known to a verdict. No limit, no price, no account: refused.
 
+An amend is a cancel, and then an order that is judged as if the old one were gone, smaller by what that one filled. Where
+this is refused, the cancel still counts.
+
 The checks run in the order of CHECKS and stop at the first that refuses. Each names what it measured and the bound it
 held that against, as exact texts. Limits come from the topic orders.limits; of all scopes that speak of an intent
 (global, its account, its strategy) the strictest counts. Orders that only reduce a position are exempt from the size
@@ -12,10 +15,11 @@ Where nothing but resting orders of our own is in an intent's way, and these mus
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from execution.flatten import FLATTEN
 from execution.hedging import HEDGE
+from execution.orders import amends
 from execution.risk_state import (
     MINUTE_NS,
     MS,
@@ -64,9 +68,14 @@ Check = Callable[[Record, RiskState], Found]
 def judge(intent: Record, state: RiskState) -> Verdict:
     """The verdict. Pure: neither the intent nor the state is changed. Never raises: what goes wrong inside is a refusal."""
     passed: list[str] = []
-    for name, check in CANCEL_CHECKS if intent["action"] == "CANCEL" else CHECKS:
+    checks = CANCEL_CHECKS if intent["action"] == "CANCEL" else CHECKS
+    if amending := amends(intent):
+        checks = (*CANCEL_CHECKS, ("amend", amend), *(pair for pair in CHECKS if pair not in CANCEL_CHECKS))
+    for name, check in checks:
         try:
             found = check(intent, state)
+            if amending and found is None and name == "amend":
+                intent, state = in_its_stead(intent, state)
         except Missing as missing:
             found = (str(missing), "known")
         except Exception as error:  # a gate that cannot tell must stay shut
@@ -75,9 +84,26 @@ def judge(intent: Record, state: RiskState) -> Verdict:
             return Verdict(name, found[0], found[1], tuple(passed))
         passed.append(name)
     if intent["action"] != "CANCEL" and (way := crossing(intent, state)):
+        # An amend waits for nothing but its old order: what is in its way besides is for a new intent to move.
+        if amending:
+            return Verdict("self_trade", *_met(way[0]), tuple(passed))
         rules = tuple(name for name in passed if name != "self_trade")
         return Verdict("self_trade", *_met(way[0]), rules, tuple(o.intent_id for o in way))
     return Verdict("", "", "", tuple(passed))
+
+
+def amend(intent: Record, s: RiskState) -> Found:
+    old = s.open.get(intent["target_id"])
+    if old is None or old.waits:
+        return f"{intent['target_id']} is not open", "an order that is out"
+    return None if old.account == intent["account"] and old.key == key_of(intent) else (old.key, key_of(intent))
+
+
+def in_its_stead(intent: Record, s: RiskState) -> tuple[Record, RiskState]:
+    """An amend as the order that it places, and the state without the one that is gone by then."""
+    old = s.open[intent["target_id"]]
+    placed = intent | {"action": "PLACE", "size": intent["size"] - old.filled}
+    return placed, replace(s, open={name: order for name, order in s.open.items() if name != old.intent_id})
 
 
 def control(intent: Record, s: RiskState) -> Found:

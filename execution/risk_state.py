@@ -43,6 +43,7 @@ class OpenOrder:
     waits: bool = False
     """Held back until others are over (make_way.py): nothing of it is at the venue."""
     canceling: bool = False
+    filled: int = 0
 
 
 @dataclass

@@ -35,7 +35,8 @@ def met(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return a["from_ns"] < b["to_ns"] and b["from_ns"] < a["to_ns"]
 
 
-def test_a_maker_and_a_taker_share_an_account(floor: Floor) -> None:
+@pytest.mark.parametrize("amend", [False, True], ids=["cancels", "amends"])
+def test_a_maker_and_a_taker_share_an_account(floor: Floor, amend: bool) -> None:
     strategy, accounts = floor.files()
     maker = floor.work / "mm.toml"
     name = f"mm-{floor.unique}"
@@ -44,6 +45,7 @@ def test_a_maker_and_a_taker_share_an_account(floor: Floor) -> None:
         f'kind = "market_making"\nname = "{name}"\n[fees.{floor.venues[0]}]\n{FEES}[parameters]\n'
         f'venues = ["{floor.venues[0]}"]\nsymbols = ["BTC/USDT"]\nsize = "0.01"\nmax_inventory = "5"\na = "1"\nk = "50"\n'
         'sigma = "0.001"\ngamma = "0.0001"\nmin_requote_ms = 100\nrequote_ticks = 100\nvalid_ms = 1500\n'
+        f"amend = {str(amend).lower()}\n"
     )
     told = floor.cli("limits", "set", "global", *(f"{k}={v}" for k, v in LIMITS.items()), "--reason", "test")
     assert told.returncode == 0, told.stderr
@@ -75,6 +77,11 @@ def test_a_maker_and_a_taker_share_an_account(floor: Floor) -> None:
     # The maker quotes again after it gave way.
     first = min(w["ts_ns"] for w in ways)
     assert any(o["strategy"] == name and o["from_ns"] > first for o in orders), floor.told()
+    # An amend's order leaves only after the end of the one that it replaces.
+    by_intent = {o["intent_id"]: o for o in orders}
+    pairs = [(by_intent.get(i["target_id"]), by_intent[i["id"]]) for i in decided.values() if i["amend"] and i["id"] in by_intent]
+    assert bool(pairs) == amend, floor.told()
+    assert all(old is None or old["to_ns"] <= new["from_ns"] for old, new in pairs)
     # Both sides of the story are told, where the one that was in the way did not end by itself meanwhile.
     causes = {e["intent_id"]: e["cause"] for e in floor.mine("orders.event") if e["state"] == "CANCELED"}
     way = next(w for w in ways if causes.get(w["made_way"][0], "").startswith("makes way"))
