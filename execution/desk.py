@@ -14,7 +14,7 @@ from execution.risk import Verdict, closes, economics
 from execution.risk_state import MINUTE_NS, OpenOrder, RiskState
 from market.live_book import LiveBook
 from market.terms import Terms
-from schemas.topics import BALANCE, FILL, LEDGER, NOTICE, ORDER, POSITION, RISK
+from schemas.topics import ALIVE, BALANCE, FILL, LEDGER, NOTICE, ORDER, POSITION, RISK
 
 log = logging.getLogger(__name__)
 
@@ -215,6 +215,11 @@ class Desk:
         self.alarms.append(text)
         del self.alarms[:-1000]
         self.notice("ALARM", account, text, group_id=group_id)
+
+    def alive(self, account: str, run: str, open_orders: int) -> None:
+        """Say that an account's orders were just looked after: a watchdog listens."""
+        sign = {"account": account, "run": run, "open_orders": open_orders, "ts_ns": self.clock()}
+        self.send(ALIVE.name, "SignOfLife", account, sign)
 
     def notice(
         self, kind: str, account: str, text: str, *, group_id: str = "", control_version: int = 0, took_us: int = 0

@@ -71,6 +71,7 @@ class Executor:
         self._decode = {topic: codec(name).decode for topic, name in RECORDS.items()}
         self._encode = {name: codec(name).encode for name in (
             "RiskDecision", "OrderEvent", "Fill", "LedgerEntry", "Position", "Balance", "OrderIntent", "Residual", "Notice",
+            "SignOfLife",
         )}  # fmt: skip
         self.groups = HedgeGroups(
             self.desk.terms, self.desk.books, self._unusable, self._incomplete, lambda account: account in config.accounts
@@ -307,6 +308,7 @@ class Executor:
                 await gateway.resolver.sweep()
                 self.desk.reconciled(name, await gateway.account.balances())
                 await gateway.account.keep_alive(DEAD_MAN_S)
+                self.desk.alive(name, self.run_id, len(gateway.unfinished()))
             except Fenced as error:
                 self._fenced(name, error)
                 return
