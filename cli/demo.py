@@ -91,7 +91,7 @@ async def run_demo(
     with_trading: bool = True,
 ) -> int:  # fmt: skip
     """Gives the exit code: 0 when every book was LIVE and equal to the venue's or the chain's own, and every ledger equal
-    to what the accounts hold; 1 otherwise."""
+    to what the accounts hold, and no hedge given up but for a kill; 1 otherwise."""
     shutil.rmtree(DEMO_DIR, ignore_errors=True)
     stop = stop_event()
     async with private_broker(settings, say, DEMO_DIR) as own:

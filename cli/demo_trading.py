@@ -118,7 +118,7 @@ class DemoTrading:
     async def conclude(self, views: Views, stop: asyncio.Event, say: Say) -> bool:
         """Stop deciding, wait until all is over and booked, print what it came to and why one order went out.
 
-        Whether every ledger is what the account's venue itself says.
+        Whether every ledger is what the account's venue itself says, and no group lost its hedge but by somebody's kill.
         """
         if self._starting is not None:
             await self._starting
@@ -143,8 +143,11 @@ class DemoTrading:
         profit = format_decimal(log.profit(mids) // 10 ** (-EXP - 2), -2)
         print(
             f"orders={len(log.orders)} fills={len(log.standing())} swaps={log.swaps()} pnl={profit}{QUOTE} "
-            f"ledger_equal={'NO' if wrong else 'yes'}", flush=True,
+            f"ledger_equal={'NO' if wrong else 'yes'} dust={log.ended('DUST')} unhedged={log.ended('UNHEDGED')}", flush=True,
         )  # fmt: skip
+        wrong += (lost := log.unhedged())
+        for text in (t for t in log.left_over() if t not in lost):
+            say(text)
         for text in wrong[:20]:
             say(f"error: {text}")
         if told := await why:
@@ -259,6 +262,25 @@ class TradeLog:
         over = OVER - {"MINED"}
         out = [f"{o} on {r['account']} is {r['state']}" for o, r in self.orders.items() if r["state"] not in over]
         return out + [f"group {g} is {r['state']}" for g, r in self.residuals.items() if r["state"] == "HEDGING"]
+
+    def ended(self, state: str) -> int:
+        """How many hedge groups ended so."""
+        return sum(r["state"] == state for r in self.residuals.values())
+
+    def left_over(self, *, unexplained: bool = False) -> list[str]:
+        """Each group that is not closed, with what it left over and why."""
+        out: list[str] = []
+        for group, r in sorted(self.residuals.items()):
+            killed = r["cause"].startswith("stopped: ") and " is KILL: " in r["cause"]
+            excused = killed or r["state"] == "DUST"
+            if r["state"] in ("UNHEDGED", "DUST") and not (unexplained and excused):
+                left = ", ".join(f"{n} {a}" for n, a in zip(r["amounts"], r["assets"], strict=True))
+                out.append(f"group {group} of {r['strategy']} is {r['state']}: {left} left over; {r['cause']}")
+        return out
+
+    def unhedged(self) -> list[str]:
+        """Of those, the ones that nothing excuses: DUST is less than any venue takes, and a kill is somebody's wish."""
+        return self.left_over(unexplained=True)
 
     def ledger(self, account: str) -> dict[str, int]:
         """asset → the sum of its entries, at EXP."""

@@ -63,6 +63,28 @@ def execute(
         raise fail(error, 2) from None
 
 
+def watchdog(
+    accounts: Annotated[Path, typer.Argument(help="The accounts' TOML file, the executor's own (docs/TRADING.md).")],
+    config: Config = None,
+    after: Annotated[float, typer.Option(help="Seconds of silence after which resting orders are cancelled.")] = 60.0,
+    live: Annotated[bool, typer.Option("--live", help="As for execute.")] = False,
+    arm: Annotated[Path | None, typer.Option(help="As for execute.")] = None,
+) -> None:
+    """Cancel what rests at venues without a dead man's switch when its executor falls silent. Better on another machine."""
+    from bus.errors import BusError
+    from execution.config import load_config
+    from execution.errors import ExecutionError
+    from execution.watchdog import run_process
+
+    log_to_stderr()
+    try:
+        raise typer.Exit(run_process(settings_of(config), load_config(accounts, live=live, arm_file=arm), after, _say))
+    except ExecutionError as error:
+        raise fail(error, 64) from None
+    except BusError as error:
+        raise fail(error, 2) from None
+
+
 def _show(name: str, config: Path | None, as_json: bool, last: int) -> None:
     from bus.errors import BusError
     from cli.trade_views import rows, table
@@ -254,7 +276,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
     app.add_typer(limits_app, name="limits")
     commands: tuple[Any, ...] = (
-        trade, execute, opps, orders, fills, positions, balances, residuals, notices, pnl, why, rerun, backtest,
+        trade, execute, watchdog, opps, orders, fills, positions, balances, residuals, notices, pnl, why, rerun, backtest,
         *trade_control.COMMANDS,
     )  # fmt: skip
     for command in commands:

@@ -33,11 +33,17 @@ def _intent_of(settings: Settings, name: str) -> Record:
     raise LookupError(f"no intent, order, opportunity or trade {name!r} in the log")
 
 
+def _does(intent: Record) -> str:
+    if intent["action"] == "PLACE":
+        return "PLACE"
+    return f"{'AMEND' if intent['amend'] else 'CANCEL'} of vm{intent['target_id']}:"
+
+
 def explain(settings: Settings, name: str) -> str:
     """The chain as text; raises LookupError, BusError."""
     intent = _intent_of(settings, name)
     lines = [
-        f"intent {intent['id']}  {intent['action']} {intent['side']} {_size(intent)} {intent['symbol']} "
+        f"intent {intent['id']}  {_does(intent)} {intent['side']} {_size(intent)} {intent['symbol']} "
         f"at {format_decimal(intent['price'], intent['price_exp'])} {intent['time_in_force']} on {intent['account']}",
         f"  of {intent['strategy']} version {intent['strategy_version']} ({intent['mode']}), "
         f"leg {intent['leg'] + 1} of {intent['legs']}",
@@ -53,6 +59,9 @@ def explain(settings: Settings, name: str) -> str:
             lines.append(
                 f"risk {r['verdict']}{told}; limits version {r['limits_version']}, passed {', '.join(r['rules_passed'])}"
             )
+            if r["waited_us"]:
+                ways = ", ".join(f"vm{other}" for other in r["made_way"]) or "no order"
+                lines.append(f"  waited {r['waited_us']} us until it could not trade with our own: {ways} made way")
     for e in records(settings, "orders.event"):
         if e["intent_id"] == intent["id"]:
             lines.append(f"order {e['order_id']}: {e['previous']} → {e['state']} {e['cause']}".rstrip())

@@ -150,5 +150,10 @@ class VenueAccount(ABC):
                 except NotFound:
                     continue
 
+    @property
+    def dead_man(self) -> bool:
+        """Whether the venue itself cancels what rests when ``keep_alive`` is not called for long enough."""
+        return False
+
     async def keep_alive(self, timeout_s: int) -> None:  # noqa: B027 - not every venue needs it
         """Renew the venue's dead man's switch, where it has one."""

@@ -255,8 +255,12 @@ class CcxtAccount(VenueAccount):
             except NotFound:
                 continue
 
+    @property
+    def dead_man(self) -> bool:
+        return self.capabilities.cancel_all_after and bool(self._exchange.has.get("cancelAllOrdersAfter"))
+
     async def keep_alive(self, timeout_s: int) -> None:
-        if self.capabilities.cancel_all_after and self._exchange.has.get("cancelAllOrdersAfter"):
+        if self.dead_man:
             await self._call(self._exchange.cancel_all_orders_after(timeout_s * 1000))
 
     async def events(self) -> AsyncIterator[OrderReport | FillReport | None]:

@@ -36,6 +36,7 @@ Record = dict[str, Any]
 class ChainGateway(Gateway):
     """See the head of this file. ``account`` is a ChainAccount."""
 
+    amends = False
     signed: dict[str, list[SignedTransaction]] = field(default_factory=dict[str, list[SignedTransaction]])
     """order id → its transactions, oldest first; all of one nonce."""
     booked: dict[str, list[FillReport]] = field(default_factory=dict[str, list[FillReport]])
@@ -93,7 +94,7 @@ class ChainGateway(Gateway):
             self.step("before SIGNED")
             await self._sign(order, tx, head, "SIGNED")
             self.step("after SIGNED")
-            if reason := self._stopped(order.intent) or ("too late to leave" if self._late(order) else ""):
+            if reason := self.stopped(order.intent) or ("too late to leave" if self._late(order) else ""):
                 self.counts.expired += 1
                 # It never left this process, and is not kept anywhere but in the journal: its nonce is free.
                 await self.to(order, "EXPIRED", reason)
@@ -139,7 +140,7 @@ class ChainGateway(Gateway):
 
     async def ask_cancel(self, order: Order) -> None:
         """Remembered: the next look replaces it by nothing, unless it is mined by then."""
-        order.cancel_wanted = True
+        order.cancel_wanted = order.cancel_wanted or "asked to"
 
     # Looking.
 

@@ -65,6 +65,8 @@ class ExecutorConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     fees: dict[str, FeeTier] = {}
     watch: tuple[str, ...] = ()
     """Further venues whose prices count for the median collar."""
+    priority: dict[str, int] = {}
+    """strategy → who goes first where two would trade with each other on one account; who is not named has 0."""
     live: bool = False
     """Set by the command line alone."""
     arm_file: str = ""

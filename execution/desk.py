@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from execution.account import Amounts
 from execution.accounting import Accounts, amount
-from execution.orders import Order
-from execution.risk import Verdict, economics
+from execution.orders import Order, places
+from execution.risk import Verdict, closes, economics
 from execution.risk_state import MINUTE_NS, OpenOrder, RiskState
 from market.live_book import LiveBook
 from market.terms import Terms
-from schemas.topics import BALANCE, FILL, LEDGER, NOTICE, ORDER, POSITION, RISK
+from schemas.topics import ALIVE, BALANCE, FILL, LEDGER, NOTICE, ORDER, POSITION, RISK
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ class Desk:
     venue_totals: dict[str, dict[str, Amounts]] = field(default_factory=dict)
     equity_peak: dict[str, int] = field(default_factory=dict)
     alarms: list[str] = field(default_factory=list)
+    freed: Callable[[], None] = lambda: None
+    """Called when an order is over, with all its fills."""
 
     def __post_init__(self) -> None:
         self.risk = RiskState(terms=self.terms, books=self.books)
@@ -46,23 +48,35 @@ class Desk:
 
     # Verdicts.
 
-    def judged(self, intent: Record, verdict: Verdict) -> None:
-        """Publish a verdict and remember what an acceptance reserves."""
+    def judged(self, intent: Record, verdict: Verdict, made_way: Sequence[str] = (), waited_us: int = 0) -> None:
+        """Publish a verdict and remember what an acceptance reserves; ``made_way`` as in RiskDecision."""
         state, now = self.risk, self.risk.now_ns
         self._remember(intent["id"])
         if verdict.accepted:
-            times = (state.cancels_ns if intent["action"] == "CANCEL" else state.sent_ns).setdefault(intent["account"], [])
-            times.append(now)
-            while times and now - times[0] >= MINUTE_NS:
-                times.pop(0)
-            if intent["action"] == "PLACE":
+            if intent["action"] == "CANCEL":
+                self._counted(state.cancels_ns, intent["account"], now)
+            if places(intent):
+                self._counted(state.sent_ns, intent["account"], now)
                 state.accepted[economics(intent)] = now
                 if len(state.accepted) > REMEMBERED:
                     del state.accepted[next(iter(state.accepted))]
-                self.reserve(intent, intent["size"])
-        self.verdict(intent, verdict)
+                old = state.open.get(intent["target_id"])
+                self.reserve(intent, intent["size"] - (old.filled if old else 0))
+        self.verdict(intent, verdict, made_way, waited_us)
 
-    def verdict(self, intent: Record, verdict: Verdict) -> None:
+    @staticmethod
+    def _counted(sent: dict[str, list[int]], account: str, now_ns: int) -> None:
+        times = sent.setdefault(account, [])
+        times.append(now_ns)
+        while times and now_ns - times[0] >= MINUTE_NS:
+            times.pop(0)
+
+    def gives_way(self, order: OpenOrder) -> None:
+        """One of our own orders is about to be cancelled for another: it counts as a cancel."""
+        order.canceling = True
+        self._counted(self.risk.cancels_ns, order.account, self.risk.now_ns)
+
+    def verdict(self, intent: Record, verdict: Verdict, made_way: Sequence[str] = (), waited_us: int = 0) -> None:
         """Publish a verdict."""
         state = self.risk
         self._remember(intent["id"])
@@ -71,7 +85,7 @@ class Desk:
             "verdict": "ACCEPT" if verdict.accepted else "REFUSE", "rule": verdict.rule,
             "measured": verdict.measured[:500], "bound": verdict.bound[:200], "limits_version": state.limits_version,
             "control_version": state.control_version, "rules_passed": list(verdict.passed),
-            "ts_ns": state.now_ns or self.clock(),
+            "ts_ns": state.now_ns or self.clock(), "made_way": list(made_way), "waited_us": waited_us,
         })  # fmt: skip
 
     def _remember(self, intent_id: str) -> None:
@@ -83,11 +97,14 @@ class Desk:
         """A verdict read from the log, ours of an earlier life among them."""
         self._remember(decision["intent_id"])
 
-    def reserve(self, intent: Record, left: int) -> None:
+    def reserve(
+        self, intent: Record, left: int, *, waits: bool = False, canceling: bool = False, filled: int = 0
+    ) -> None:
         """An order may trade so much from now on."""
         self.risk.open[intent["id"]] = OpenOrder(
             intent["id"], f"{intent['venue']}|{intent['symbol']}", intent["account"], intent["side"], intent["price"], left,
-            intent["group_id"], intent["strategy"],
+            intent["group_id"], intent["strategy"], intent["time_in_force"], closes(intent), waits, canceling,
+            filled,
         )  # fmt: skip
 
     # The gateway's news.
@@ -98,13 +115,15 @@ class Desk:
         if order.over and not order.fills_missing:
             self.risk.open.pop(i["id"], None)
         else:
-            self.reserve(i, max(order.size - order.filled, 0))
+            self.reserve(i, max(order.size - order.filled, 0), canceling=bool(order.cancel_wanted), filled=order.filled)
         self.send(ORDER.name, "OrderEvent", i["account"], {
             "order_id": order.order_id, "intent_id": i["id"], "group_id": i["group_id"], "strategy": i["strategy"],
             "account": i["account"], "venue": i["venue"], "symbol": i["symbol"], "side": i["side"], "state": order.state,
             "previous": previous, "cause": order.cause[:500], "venue_order_id": order.venue_order_id, "price": i["price"],
-            "price_exp": i["price_exp"], "size": i["size"], "size_exp": i["size_exp"], "filled": order.filled, "ts_ns": now_ns,
+            "price_exp": i["price_exp"], "size": order.size, "size_exp": i["size_exp"], "filled": order.filled, "ts_ns": now_ns,
         })  # fmt: skip
+        if i["id"] not in self.risk.open:
+            self.freed()
 
     def fill(self, fill: Record) -> None:
         """A new execution: published, booked, and the positions and balances that follow."""
@@ -118,7 +137,8 @@ class Desk:
         order = self.risk.open.get(fill["intent_id"])
         if order is not None:
             terms = self.terms[order.key]
-            order.left = max(0, order.left - fill["size"] * 10 ** max(0, fill["size_exp"] - terms.size_exp))
+            size = fill["size"] * 10 ** max(0, fill["size_exp"] - terms.size_exp)
+            order.left, order.filled = max(0, order.left - size), order.filled + size
         for entry in entries:
             self.send(LEDGER.name, "LedgerEntry", f"{entry['account']}|{entry['asset']}", entry)
         self._publish(accounts, fill, {e["asset"] for e in entries})
@@ -195,6 +215,11 @@ class Desk:
         self.alarms.append(text)
         del self.alarms[:-1000]
         self.notice("ALARM", account, text, group_id=group_id)
+
+    def alive(self, account: str, run: str, open_orders: int) -> None:
+        """Say that an account's orders were just looked after: a watchdog listens."""
+        sign = {"account": account, "run": run, "open_orders": open_orders, "ts_ns": self.clock()}
+        self.send(ALIVE.name, "SignOfLife", account, sign)
 
     def notice(
         self, kind: str, account: str, text: str, *, group_id: str = "", control_version: int = 0, took_us: int = 0

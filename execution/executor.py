@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bus.errors import QueueFull
@@ -24,7 +24,8 @@ from execution.flatten import FLATTEN
 from execution.gateway import Gateway
 from execution.group_gate import GroupGate
 from execution.hedging import HEDGE, OVER, HedgeGroups
-from execution.orders import order_id_of
+from execution.make_way import MakeWay
+from execution.orders import amends, order_id_of, places
 from execution.paper import PaperAccount
 from execution.past import Past
 from execution.risk import Verdict, judge
@@ -70,6 +71,7 @@ class Executor:
         self._decode = {topic: codec(name).decode for topic, name in RECORDS.items()}
         self._encode = {name: codec(name).encode for name in (
             "RiskDecision", "OrderEvent", "Fill", "LedgerEntry", "Position", "Balance", "OrderIntent", "Residual", "Notice",
+            "SignOfLife",
         )}  # fmt: skip
         self.groups = HedgeGroups(
             self.desk.terms, self.desk.books, self._unusable, self._incomplete, lambda account: account in config.accounts
@@ -77,6 +79,8 @@ class Executor:
         self.past = Past(self)
         self.stopping = Stopping(self)
         self._gate = GroupGate(self.desk, self.clock.now_ns)
+        self.way = MakeWay(self)
+        self.desk.risk.priority, self.desk.freed = config.priority, self.way.look
         self._venues = config.venues()
         self.pools: dict[str, str] = {}
         """key → the venue's own name of it: a pool's address."""
@@ -197,35 +201,70 @@ class Executor:
         return None
 
     def intent(self, raw: bytes, intent: Record) -> None:
-        name = intent["account"]
-        if name not in self.config.accounts or intent["id"] in self.desk.risk.judged or self.past.holds_back(raw, intent):
+        """Judge one intent that was read, and let it go where it may."""
+        name, known = intent["account"], intent["id"] in self.desk.risk.judged or intent["id"] in self.way.waiting
+        if known or name not in self.config.accounts or self.past.holds_back(raw, intent):
             return
         self.desk.risk.now_ns = self.clock.now_ns()
-        if intent["leg_mode"] == "SEQUENTIAL":
-            verdict = Verdict("leg_mode", intent["leg_mode"], "SINGLE, SIMULTANEOUS or HEDGE_OF", ())
-        elif intent["mode"] not in ("LIVE", "PAPER") or (intent["mode"] == "PAPER") != self.config.play_money(name):
-            verdict = Verdict("mode", intent["mode"], "LIVE for real accounts, PAPER for paper", ())
-        elif intent["strategy_version"] == HEDGE and (wrong := self.groups.closes(intent)):
-            verdict = Verdict("hedge", wrong, "closes what its group left over", ())
-        elif intent["strategy_version"] == FLATTEN and intent["id"] not in self.stopping.flattening:
-            verdict = Verdict("flatten", intent["id"], "an order of this executor's own", ())
-        elif GroupGate.concerns(intent):
+        verdict = self._never(intent)
+        if verdict is None and GroupGate.concerns(intent):
             if (decided := self._gate.take(intent)) is None:
                 return
             intent, verdict = decided
-            name, raw = intent["account"], self._encode["OrderIntent"](intent)
-        else:
-            verdict = judge(intent, self.desk.risk)
-        self.desk.judged(intent, verdict)
+            raw = self._encode["OrderIntent"](intent)
+        self.decided(raw, intent, verdict or judge(intent, self.desk.risk))
+
+    def _never(self, intent: Record) -> Verdict | None:
+        """Why an intent is not for the risk gate at all."""
+        if intent["leg_mode"] == "SEQUENTIAL":
+            return Verdict("leg_mode", intent["leg_mode"], "SINGLE, SIMULTANEOUS or HEDGE_OF", ())
+        gateway = self.gateways.get(intent["account"])
+        if amends(intent) and (intent["leg_mode"] == "HEDGE_OF" or (gateway is not None and not gateway.amends)):
+            return Verdict("amend", f"{intent['leg_mode']} on {intent['account']}", "a leg of its own, that rests", ())
+        if intent["mode"] not in ("LIVE", "PAPER") or (intent["mode"] == "PAPER") != self.config.play_money(intent["account"]):
+            return Verdict("mode", intent["mode"], "LIVE for real accounts, PAPER for paper", ())
+        if intent["strategy_version"] == HEDGE and (wrong := self.groups.closes(intent)):
+            return Verdict("hedge", wrong, "closes what its group left over", ())
+        if intent["strategy_version"] == FLATTEN and intent["id"] not in self.stopping.flattening:
+            return Verdict("flatten", intent["id"], "an order of this executor's own", ())
+        return None
+
+    def judged_again(self, intent: Record) -> Verdict:
+        """The verdict as of now on an intent that waited."""
+        self.desk.risk.now_ns = self.clock.now_ns()
+        return self._never(intent) or judge(intent, self.desk.risk)
+
+    def decided(
+        self, raw: bytes, intent: Record, verdict: Verdict, made_way: Sequence[str] = (), waited_us: int = 0
+    ) -> None:
+        """What follows from a verdict: it waits for own orders to make way, it leaves, or it never does."""
+        if verdict.way:
+            self.way.wait(raw, intent, verdict.way)
+            return
+        self.desk.judged(intent, verdict, made_way, waited_us)
+        if intent["action"] == "CANCEL":
+            self.way.withdraw(intent["target_id"])
         if verdict.accepted:
-            self.spawn(self._act(name, raw, intent))
+            self.spawn(self._act(intent["account"], raw, intent))
+            return
+        self._gate.over(intent["id"])
+        if amends(intent) and "cancel_rate" in verdict.passed:
+            why = f"its amend vm{intent['id']} was refused: {verdict.rule}"
+            self.spawn(self.cancel(intent["account"], intent["target_id"], why))
+
+    async def cancel(self, name: str, intent_id: str, why: str) -> None:
+        """Cancel one of our own orders, whoever wanted it."""
+        try:
+            await self.gateways[name].cancel(order_id_of(intent_id), why)
+        except Fenced as error:
+            self._fenced(name, error)
 
     async def _act(self, name: str, raw: bytes, intent: Record) -> None:
         gateway = self.gateways[name]
         try:
             with following("place", current(), {"intent.id": intent["id"], "account": name}):
-                if intent["action"] == "CANCEL":
-                    await gateway.cancel(f"vm{intent['target_id']}")
+                if not places(intent):
+                    await gateway.cancel(order_id_of(intent["target_id"]))
                 else:
                     await gateway.submit(raw, intent)
         except Fenced as error:
@@ -269,6 +308,7 @@ class Executor:
                 await gateway.resolver.sweep()
                 self.desk.reconciled(name, await gateway.account.balances())
                 await gateway.account.keep_alive(DEAD_MAN_S)
+                self.desk.alive(name, self.run_id, len(gateway.unfinished()))
             except Fenced as error:
                 self._fenced(name, error)
                 return
@@ -281,6 +321,7 @@ class Executor:
     def _tick(self) -> None:
         self._producer.poll(0)
         try:
+            self.way.look()
             self._hedge()
             if time.monotonic() - self._equity_s > 1:
                 self._equity_s = time.monotonic()

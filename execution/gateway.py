@@ -1,5 +1,6 @@
 """One account's gateway: the only writer of its orders. What may have reached the venue is never sent again.
 
+amending  the old order over, with all its fills; then placing what is left (amending.py)
 placing   PREPARED durable → still valid, not stopped, egress agrees → one socket write → the answer
 no answer UNKNOWN; its exposure stays reserved until the venue shows the order, or cannot find it for long enough
 restart   every order that is not over is resolved with the venue before anything new goes out
@@ -13,14 +14,16 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from execution.account import FillReport, OrderReport, VenueAccount
+from execution.amending import replaces
 from execution.egress import Egress, RateBudget
 from execution.errors import NotFound, Refused, Throttled, VenueError
 from execution.flatten import FLATTEN
+from execution.gateway_counts import GatewayCounts
 from execution.journal import Journal
-from execution.orders import FINAL, ORPHANED, Order, order_id_of
+from execution.orders import FINAL, ORPHANED, Order, amends, order_id_of
 from execution.resolution import Resolver
 from market.decimals import rescale
 from schemas.codec import codec
@@ -54,29 +57,6 @@ class Outbox(Protocol):
 
 
 @dataclass
-class GatewayCounts:
-    """What a gateway counts."""
-
-    sent: int = 0
-    duplicates: int = 0
-    """Intents that were known already."""
-    expired: int = 0
-    """Orders dropped just before the socket write."""
-    unknown: int = 0
-    never_existed: int = 0
-    fills: int = 0
-    fills_again: int = 0
-    """Executions told a second time, by whatever way."""
-    foreign_fills: int = 0
-    """Executions of orders that are not ours: somebody else trades on this account."""
-    late_fills: int = 0
-    """Fills of orders that were over."""
-    zombies: int = 0
-    """Orders found open that should not be."""
-    alarms: int = 0
-
-
-@dataclass
 class Gateway:
     """``await start()``, then ``submit`` intents, feed ``heard`` with the stream, ``resolver.sweep`` from time to time."""
 
@@ -88,6 +68,8 @@ class Gateway:
     notional: Callable[[Record], int]
     """An intent's worth in whole units of the quote, rounded up; for the egress counter."""
     budget: RateBudget = field(default_factory=RateBudget)
+    amends: ClassVar[bool] = True
+    """Whether its orders rest, so that one may replace another."""
     step: Callable[[str], None] = lambda name: None
     """Called between all steps; a drill kills the process here."""
     orders: dict[str, Order] = field(default_factory=dict)
@@ -131,10 +113,12 @@ class Gateway:
         step = r["step"]
         if step == "PREPARED":
             intent = codec("OrderIntent").decode(r["intent"])
-            order = Order(r["order_id"], intent, "PREPARED", prepared_ns=r["ts_ns"])
+            order = Order(r["order_id"], intent, "PREPARED", prepared_ns=r["ts_ns"], sized=r["size"] or -1)
             self.orders[order.order_id] = order
             self.symbols.add(order.symbol)
-            self.egress.remember(intent["id"], intent["size"])
+            self.egress.remember(intent["id"], order.size)
+            if amends(intent) and (old := self.orders.get(order_id_of(intent["target_id"]))) is not None:
+                old.replaced = order.order_id
         elif step == "STATE" and r["order_id"] in self.orders:
             order = self.orders[r["order_id"]]
             order.state, order.cause = r["state"], r["cause"]
@@ -168,7 +152,7 @@ class Gateway:
     async def submit(self, raw: bytes, intent: Record) -> Order | None:
         """Send the order of an accepted intent, once; None when it was known already or may not go out.
 
-        Raises Fenced: this gateway must end.
+        An amend cancels the order that it replaces first, and waits for its end. Raises Fenced: this gateway must end.
         """
         order_id = order_id_of(intent["id"])
         if order_id in self.orders:
@@ -177,18 +161,21 @@ class Gateway:
         self._forget()
         order = self.orders[order_id] = Order(order_id, intent)
         self.symbols.add(order.symbol)
-        if reason := self._stopped(intent):
+        if amends(intent) and (reason := await replaces(self, order)):
+            await self.to(order, "EXPIRED", reason, durable=False)
+            return None
+        if reason := self.stopped(intent):
             await self.to(order, "REJECTED", reason, durable=False)
             return None
         order.prepared_ns = self.clock.now_ns()
         order.to("PREPARED")
         self.step("before PREPARED")
-        await self.journal.append(self._entry(order, "PREPARED", intent=raw))
+        await self.journal.append(self._entry(order, "PREPARED", intent=raw) | {"size": order.size})
         self.step("after PREPARED")
         self.outbox.order(order, "NEW", order.prepared_ns)
         # The last looks, with nothing between them and the write.
         now = self.clock.now_ns()
-        if reason := self._stopped(intent) or ("too late to leave" if now > intent["valid_until_ns"] else ""):
+        if reason := self.stopped(intent) or ("too late to leave" if now > intent["valid_until_ns"] else ""):
             self.counts.expired += 1
             await self.to(order, "EXPIRED", reason)
             return None
@@ -231,7 +218,8 @@ class Gateway:
         elif not order.over:
             self.alarm(f"{order.order_id} was refused ({cause}), and yet traded")
 
-    def _stopped(self, intent: Record) -> str:
+    def stopped(self, intent: Record) -> str:
+        """Why nothing may be sent for this intent now; empty: it may."""
         closes = self.flattening and intent["reduce_only"] and intent["strategy_version"] == FLATTEN
         killed = "" if closes else self.killed
         return killed or self.egress.halted or ("" if self.ready else "the gateway still resolves its past")
@@ -244,12 +232,12 @@ class Gateway:
 
     # Cancelling.
 
-    async def cancel(self, order_id: str) -> None:
+    async def cancel(self, order_id: str, why: str = "asked to") -> None:
         """Cancel one of ours; nothing happens when it is over or not known. Asking twice does no harm."""
         order = self.orders.get(order_id)
         if order is None or order.over:
             return
-        order.cancel_wanted = True
+        order.cancel_wanted = order.cancel_wanted or why
         if order.state in ("NEW", "PREPARED", "SENDING"):
             return  # it is being sent right now: submit cancels it afterwards
         await self.ask_cancel(order)
@@ -258,7 +246,7 @@ class Gateway:
         if order.over:
             return
         if order.state not in ("CANCELING", "UNKNOWN"):
-            await self.to(order, "CANCELING", "asked to")
+            await self.to(order, "CANCELING", order.cancel_wanted or "asked to")
         if not self.budget.take(self.clock.now_ns(), urgent=True):
             return  # the sweep asks again
         self.step("before the cancel")

@@ -47,6 +47,9 @@ class GroupGate:
         refused = ""
         for leg in legs.values():
             verdict = Verdict("hedge", f"another hedge: {refused}", "accepted", ()) if refused else judge(leg, self.desk.risk)
+            if verdict.way:
+                # It never leaves itself: the hedge that follows from fills makes its own way.
+                verdict = Verdict("", "", "", verdict.passed)
             self.desk.judged(leg, verdict)
             if verdict.accepted:
                 held.append(leg)
@@ -54,7 +57,7 @@ class GroupGate:
                 refused = refused or f"{verdict.rule}: {verdict.measured}"
         verdict = Verdict("hedge", refused[:400], "accepted", ()) if refused else judge(first, self.desk.risk)
         self._held[first["id"]] = held
-        if not verdict.accepted:
+        if not verdict.accepted and not verdict.way:
             self.over(first["id"])
         return first, verdict
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from execution.accounting import value_of
+from execution.orders import places
 from market.decimals import format_decimal, parse_decimal
 from market.live_book import LiveBook
 from market.terms import Terms
@@ -110,7 +111,7 @@ class HedgeGroups:
     def intent(self, intent: Record) -> None:
         """A leg, or one of our own orders to close a group."""
         group_id = intent["group_id"]
-        if not group_id or intent["action"] != "PLACE" or (intent["legs"] < 2 and group_id not in self.groups):
+        if not group_id or not places(intent) or (intent["legs"] < 2 and group_id not in self.groups):
             return
         self.groups.setdefault(group_id, Group()).intents[intent["id"]] = intent
         self._group_of[intent["id"]] = group_id

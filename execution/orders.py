@@ -12,6 +12,12 @@ A chain's orders go another way (chain_gateway.py)::
     PREPARED → SIGNED → BROADCAST → PENDING → MINED → FINAL, REVERTED, or DROPPED (something else has its nonce)
                             └→ UNKNOWN ─┘  ↑      └→ REORGED → PENDING …
 
+Amending is two orders of the first table (amending.py)::
+
+    old    … → CANCELING → CANCELED, with all its fills
+    new    NEW ──────────────────────┴→ PREPARED → …, smaller by what the old one filled
+            └→ EXPIRED: the old one filled, its end was not sure in time, nothing is left; REJECTED: stopped meanwhile
+
 Fills are counted in every state, also after a final one.
 """
 
@@ -56,6 +62,16 @@ def order_id_of(intent_id: str) -> str:
     return f"vm{intent_id}"
 
 
+def amends(intent: Record) -> bool:
+    """Whether an intent cancels an order and places another in its stead."""
+    return intent["action"] == "CANCEL" and bool(intent.get("amend"))
+
+
+def places(intent: Record) -> bool:
+    """Whether an order of its own may come of an intent."""
+    return intent["action"] == "PLACE" or amends(intent)
+
+
 OURS = "vm"
 ORPHANED = ":orphaned"
 """At the end of a trade id: this fill takes the one of the id before it back, because its block is no longer in the chain."""
@@ -76,11 +92,16 @@ class Order:
     prepared_ns: int = 0
     cause: str = ""
     trades: set[str] = field(default_factory=set)
-    cancel_wanted: bool = False
+    cancel_wanted: str = ""
+    """Why it is to be cancelled as soon as it can be; empty: it is not."""
+    sized: int = -1
+    """What goes out, where that is less than the intent's size: an amend's, less what the old order filled."""
+    replaced: str = ""
+    """The order that an amend places in its stead: only one ever may."""
 
     @property
     def size(self) -> int:
-        return self.intent["size"]
+        return self.intent["size"] if self.sized < 0 else self.sized
 
     @property
     def left(self) -> int:
@@ -133,6 +154,6 @@ class Order:
         """The order as it goes out."""
         i = self.intent
         return OrderRequest(
-            self.order_id, i["symbol"], i["side"], i["price"], i["price_exp"], i["size"], i["size_exp"],
+            self.order_id, i["symbol"], i["side"], i["price"], i["price_exp"], self.size, i["size_exp"],
             i["time_in_force"], i["reduce_only"], i["valid_until_ns"],
         )  # fmt: skip

@@ -18,7 +18,7 @@ from execution.egress import Egress, EgressCaps, RateBudget
 from execution.gateway import Gateway
 from execution.hedging import OVER
 from execution.journal import KafkaJournal
-from execution.orders import Order, order_id_of
+from execution.orders import Order, order_id_of, places
 from execution.paper import PaperAccount
 from execution.risk import Verdict
 from schemas.codec import codec
@@ -151,7 +151,12 @@ class Past:
                 e.desk.fill(fill)
         gateway.past_fills.clear()
         for intent_id, intent in sorted(self.intents.items()):
-            if intent["account"] != name or intent["action"] != "PLACE":
+            if intent["account"] != name:
+                continue
+            if intent["action"] == "CANCEL" and intent_id in self.accepted:
+                # Accepted, and perhaps never asked for at the venue; asking twice does no harm.
+                e.spawn(e.cancel(name, intent["target_id"], "asked to before a restart"))
+            if not places(intent):
                 continue
             order = gateway.orders.get(order_id_of(intent_id))
             told = self.states.get(intent_id, "")

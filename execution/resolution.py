@@ -119,7 +119,7 @@ class Resolver:
         deadline = self._g.clock.now_ns() + int(timeout_s * SECOND_NS)
         while True:
             for order in self._g.unfinished():
-                order.cancel_wanted = True
+                order.cancel_wanted = order.cancel_wanted or self._g.killed
             await self._quietly(self._g.account.cancel_all(set(self._g.symbols)))
             await self.sweep()
             left = await self._open_now()

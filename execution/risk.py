@@ -1,23 +1,31 @@
 """The risk gate: one pure function from an intent and what is known to a verdict. No limit, no price, no account: refused.
 
+An amend is a cancel, and then an order that is judged as if the old one were gone, smaller by what that one filled. Where
+this is refused, the cancel still counts.
+
 The checks run in the order of CHECKS and stop at the first that refuses. Each names what it measured and the bound it
 held that against, as exact texts. Limits come from the topic orders.limits; of all scopes that speak of an intent
 (global, its account, its strategy) the strictest counts. Orders that only reduce a position are exempt from the size
 caps, not from the price collars. Cancels always pass, within their own share of the rate.
+
+Where nothing but resting orders of our own is in an intent's way, and these must give way to it, the verdict names them
+(``Verdict.way``): it is no acceptance. Once they are over at the venue the same function is asked again (make_way.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from execution.flatten import FLATTEN
 from execution.hedging import HEDGE
+from execution.orders import amends
 from execution.risk_state import (
     MINUTE_NS,
     MS,
     UNIT_EXP,
     Missing,
+    OpenOrder,
     Record,
     RiskState,
     amount_limit,
@@ -33,6 +41,8 @@ from market.decimals import format_decimal
 from market.terms import Terms
 
 BPS = 10_000
+AT_ONCE = ("IOC", "FOK")
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -42,6 +52,8 @@ class Verdict:
     measured: str
     bound: str
     passed: tuple[str, ...]
+    way: tuple[str, ...] = ()
+    """Intent ids of own resting orders that must be cancelled, and over, before this is judged again."""
 
     @property
     def accepted(self) -> bool:
@@ -56,9 +68,14 @@ Check = Callable[[Record, RiskState], Found]
 def judge(intent: Record, state: RiskState) -> Verdict:
     """The verdict. Pure: neither the intent nor the state is changed. Never raises: what goes wrong inside is a refusal."""
     passed: list[str] = []
-    for name, check in CANCEL_CHECKS if intent["action"] == "CANCEL" else CHECKS:
+    checks = CANCEL_CHECKS if intent["action"] == "CANCEL" else CHECKS
+    if amending := amends(intent):
+        checks = (*CANCEL_CHECKS, ("amend", amend), *(pair for pair in CHECKS if pair not in CANCEL_CHECKS))
+    for name, check in checks:
         try:
             found = check(intent, state)
+            if amending and found is None and name == "amend":
+                intent, state = in_its_stead(intent, state)
         except Missing as missing:
             found = (str(missing), "known")
         except Exception as error:  # a gate that cannot tell must stay shut
@@ -66,7 +83,27 @@ def judge(intent: Record, state: RiskState) -> Verdict:
         if found is not None:
             return Verdict(name, found[0], found[1], tuple(passed))
         passed.append(name)
+    if intent["action"] != "CANCEL" and (way := crossing(intent, state)):
+        # An amend waits for nothing but its old order: what is in its way besides is for a new intent to move.
+        if amending:
+            return Verdict("self_trade", *_met(way[0]), tuple(passed))
+        rules = tuple(name for name in passed if name != "self_trade")
+        return Verdict("self_trade", *_met(way[0]), rules, tuple(o.intent_id for o in way))
     return Verdict("", "", "", tuple(passed))
+
+
+def amend(intent: Record, s: RiskState) -> Found:
+    old = s.open.get(intent["target_id"])
+    if old is None or old.waits:
+        return f"{intent['target_id']} is not open", "an order that is out"
+    return None if old.account == intent["account"] and old.key == key_of(intent) else (old.key, key_of(intent))
+
+
+def in_its_stead(intent: Record, s: RiskState) -> tuple[Record, RiskState]:
+    """An amend as the order that it places, and the state without the one that is gone by then."""
+    old = s.open[intent["target_id"]]
+    placed = intent | {"action": "PLACE", "size": intent["size"] - old.filled}
+    return placed, replace(s, open={name: order for name, order in s.open.items() if name != old.intent_id})
 
 
 def control(intent: Record, s: RiskState) -> Found:
@@ -278,12 +315,47 @@ def open_orders(intent: Record, s: RiskState) -> Found:
     return None if count <= most else (str(count), str(most))
 
 
+def crossing(intent: Record, s: RiskState) -> list[OpenOrder]:
+    """Own orders that this one would trade with if both were at the venue; UNKNOWN ones and such as wait included."""
+    buys, key = intent["side"] == "BUY", key_of(intent)
+    return [
+        o for o in s.open.values()
+        if o.account == intent["account"] and o.key == key and o.side != intent["side"]
+        and (intent["price"] >= o.price if buys else intent["price"] <= o.price)
+    ]  # fmt: skip
+
+
+def closes(intent: Record) -> bool:
+    """Whether an intent closes what is open already: nothing else goes before it."""
+    return intent["strategy_version"] in (HEDGE, FLATTEN)
+
+
+def gives_way(order: OpenOrder, intent: Record, s: RiskState) -> bool:
+    """Whether an own order that is in an intent's way is cancelled for it.
+
+    What closes goes first, then the strategy of the higher priority; among equals what takes goes before what rests.
+    Nothing gives way that is over in a moment (IOC, FOK), that waits itself, or that is a leg of the same group.
+    """
+    if order.time_in_force in AT_ONCE or order.waits or (order.group_id and order.group_id == intent["group_id"]):
+        return False
+    mine = closes(intent), s.priority.get(intent["strategy"], 0)
+    its = order.closes, s.priority.get(order.strategy, 0)
+    return mine > its or (mine == its and intent["time_in_force"] != "POST_ONLY")
+
+
+def _met(order: OpenOrder) -> tuple[str, str]:
+    return f"would trade with our own {order.intent_id} of {order.strategy}", "no order of ours in the way"
+
+
 def self_trade(intent: Record, s: RiskState) -> Found:
-    for o in s.open.values():
-        if o.account == intent["account"] and o.key == key_of(intent) and o.side != intent["side"]:
-            crosses = intent["price"] >= o.price if intent["side"] == "BUY" else intent["price"] <= o.price
-            if crosses:
-                return f"would trade with our own {o.intent_id}", "no order of ours on the way"
+    met = crossing(intent, s)
+    for order in met:
+        if not gives_way(order, intent, s):
+            return _met(order)
+    if more := sum(not order.canceling for order in met):
+        count = sum(s.now_ns - t < MINUTE_NS for t in s.cancels_ns.get(intent["account"], ())) + more
+        if count > (most := int_limit("max_cancels_per_minute", intent, s)):
+            return f"{_met(met[0])[0]}, and {count} cancels a minute", str(most)
     return None
 
 

@@ -37,6 +37,13 @@ class OpenOrder:
     """At the instrument's own size exponent."""
     group_id: str = ""
     strategy: str = ""
+    time_in_force: str = "GTC"
+    closes: bool = False
+    """An order that closes something: a hedge, or a kill that flattens."""
+    waits: bool = False
+    """Held back until others are over (make_way.py): nothing of it is at the venue."""
+    canceling: bool = False
+    filled: int = 0
 
 
 @dataclass
@@ -68,6 +75,8 @@ class RiskState:
     cancels_ns: dict[str, list[int]] = field(default_factory=dict)
     drawdown: dict[str, int] = field(default_factory=dict)
     """quote asset → how far equity is below its peak, at UNIT_EXP."""
+    priority: Mapping[str, int] = field(default_factory=dict)
+    """strategy → who goes first where two would trade with each other; who is not named has 0."""
 
 
 class Missing(Exception):

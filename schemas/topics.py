@@ -82,6 +82,7 @@ POSITION = _orders("orders.position", "Position", "account|symbol", cleanup="com
 BALANCE = _orders("orders.balance", "Balance", "account|asset", cleanup="compact")
 RESIDUAL = _orders("orders.residual", "Residual", "group_id", cleanup="compact")
 NOTICE = _orders("orders.notice", "Notice")
+ALIVE = _orders("orders.alive", "SignOfLife", cleanup="compact")
 LIMITS = _orders("orders.limits", "Limits", "scope")
 """Few and small; kept whole, so that every version that a verdict names can be shown."""
 CONTROL = _orders("orders.control", "Control", "scope")

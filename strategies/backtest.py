@@ -139,8 +139,11 @@ class Backtest:
         if intent["action"] == "CANCEL":
             target = self._intents.get(intent["target_id"])
             model = self._models.get(key)
-            if target is not None and model is not None and model.cancel(intent["target_id"]):
+            gone = target is not None and model is not None and model.cancel(intent["target_id"])
+            if target is not None and gone:
                 self._tell(target, "CANCELED", at_ns)
+            if intent["amend"]:
+                self._amended(intent, at_ns, gone=bool(gone))
             return
         self._intents[intent["id"]] = intent
         self.result.orders += 1
@@ -163,6 +166,17 @@ class Backtest:
             self.result.refused += 1
         if not rests and (reason or not fills):
             self._tell(intent, "CANCELED" if fills else "REJECTED", at_ns)
+
+    def _amended(self, intent: Record, at_ns: int, *, gone: bool) -> None:
+        """What the gateway does next: once it has heard of the cancel, what is left goes out as an order of its own."""
+        shift = intent["size_exp"] - UNIT_EXP
+        fills = (f for f in self.result.fills if f["intent_id"] == intent["target_id"])
+        filled = sum(f["size"] * 10 ** (f["size_exp"] - UNIT_EXP) for f in fills)
+        left = intent["size"] - -(-filled // 10**shift)
+        if not gone or left <= 0:
+            self._tell(intent, "EXPIRED", at_ns)
+            return
+        self._push(at_ns + 2 * self._latency_ns, "order", intent | {"action": "PLACE", "size": left})
 
     def _filled(self, key: str, fills: list[ModelFill], at_ns: int) -> None:
         if not fills:

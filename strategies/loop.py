@@ -177,6 +177,8 @@ class StrategyLoop:
             order = view.open.get(value["intent_id"])
             if order is not None:
                 order.seen = True
+                if order.replaces:  # less than was wanted where the old order filled meanwhile
+                    order.size = value["size"]
                 if value["state"] in OVER:
                     self._over(order, value["state"], trigger)
         elif topic == FILL.name and value["strategy"] == self.config.name:
@@ -263,16 +265,24 @@ class StrategyLoop:
         topic = SHADOW if self.mode == "SHADOW" else INTENT
         for leg, wanted in enumerate(decision.legs):
             terms = view.terms[wanted.key]
+            old = view.open.get(wanted.replaces)
+            if wanted.replaces and old is None:
+                continue  # over since it was decided on: there is nothing to replace
             order = OpenIntent(
                 _hash(*base, leg), wanted.key, wanted.side, wanted.price, wanted.size, 0, view.now_ns,
-                view.now_ns + decision.valid_ns, group_id,
+                view.now_ns + decision.valid_ns, group_id, replaces=wanted.replaces,
             )  # fmt: skip
             view.open[order.id] = order
             self._lost_at_ns = min(self._lost_at_ns, order.valid_until_ns + LOST_AFTER_NS)
-            self._intent(topic.name, opportunity_id, order, leg, decision, inputs, {
+            own: Record = {
                 "action": "PLACE", "target_id": "", "time_in_force": wanted.time_in_force,
                 "reduce_only": wanted.reduce_only, "price_exp": terms.price_exp, "size_exp": terms.size_exp,
-            })  # fmt: skip
+            }  # fmt: skip
+            if old is not None:
+                old.canceling = True
+                # The record's size is the whole: with what the old order is known to have filled.
+                own |= {"action": "CANCEL", "target_id": old.id, "amend": True, "size": wanted.size + old.filled}
+            self._intent(topic.name, opportunity_id, order, leg, decision, inputs, own)
         for n, target in enumerate(decision.cancels, len(decision.legs)):
             if (order := view.open.get(target)) is None:
                 continue

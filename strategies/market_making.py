@@ -1,7 +1,8 @@
 """Market making in one instrument: quotes on both sides, placed by Avellaneda–Stoikov or GLFT, moved with inventory.
 
 A quote is replaced when its target moved by ``requote_ticks``: first the old order is cancelled, and only when the
-gateway says that it is over does the new one go out, so that the exposure of a side is never double. Quotes are
+gateway says that it is over does the new one go out, so that the exposure of a side is never double. With ``amend`` both
+are one intent: the gateway sends the new quote the moment the old one is over, not a look at the log later. Quotes are
 POST_ONLY. Inventory is counted by fills alone. At the inventory limit the side that would add to it stays empty.
 """
 
@@ -35,6 +36,8 @@ class MarketMakingParameters(Parameters, forbid_unknown_fields=True, frozen=True
     min_half_spread_ticks: int = 1
     requote_ticks: int = 2
     min_requote_ms: int = 100
+    amend: bool = False
+    """Replace quotes by amends (Leg.replaces) instead of a cancel, and a new order when that is told to be over."""
     bucket_ticks: int = 1
     """Distance step of the calibration."""
     window_s: int = 300
@@ -109,6 +112,10 @@ class MarketMaking(Strategy):
         if working:
             keep = ok and all(abs(o.price - price) < p.requote_ticks * terms.tick for o in working)
             stale = () if keep else tuple(o.id for o in working if not o.canceling)
+            if p.amend and ok and stale and len(working) == 1:
+                return [self._decision(terms, legs=(Leg(terms.key, side, price, size, "POST_ONLY", replaces=stale[0]),))]
+            if p.amend and any(o.canceling for o in working):
+                return []  # the new one is on its way, or the old one still is
             return [self._decision(terms, cancels=stale)] if stale else []
         if not ok:
             return []

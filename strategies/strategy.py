@@ -38,6 +38,9 @@ class Leg:
     size: int
     time_in_force: Literal["GTC", "IOC", "FOK", "POST_ONLY"] = "IOC"
     reduce_only: bool = False
+    replaces: str = ""
+    """Intent id of an own open order that this one takes the place of: that is cancelled, and over, before this leaves,
+    and what it fills meanwhile is taken off ``size``, which is what may still trade as far as the strategy knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class OpenIntent:
     seen: bool = False
     """The gateway has said something about it."""
     canceling: bool = False
+    replaces: str = ""
 
     @property
     def left(self) -> int:

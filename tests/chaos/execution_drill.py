@@ -1,6 +1,6 @@
 """Orders under fire: seeded faults of the venue's line × kill -9 between any two steps, and what must hold afterwards.
 
-``python -m tests.chaos.execution_drill --runs 5000`` prints its table. One run places, cancels, lets others trade, kills
+``python -m tests.chaos.execution_drill --runs 5000`` prints its table. One run places, cancels, amends, lets others trade, kills
 the gateway at a random step up to three times, restarts it from its journal, kills the switch at the end, and then holds
 the venue's own record against the gateway's.
 """
@@ -20,16 +20,17 @@ from execution.egress import Egress, EgressCaps, RateBudget
 from execution.errors import Fenced
 from execution.gateway import Gateway
 from execution.journal import BLANK, Journal
-from execution.orders import Order, order_id_of
+from execution.orders import Order, amends, order_id_of
 from schemas.codec import codec
 from simulator.trading_core import Listing, TradingCore, TradingError
-from tests.chaos.faulty_account import SECOND_NS, DrillClock, FaultyAccount, Killed
+from tests.chaos.faulty_account import SECOND_NS, STATES, DrillClock, FaultyAccount, Killed
 
 OWNER, NATIVE, SYMBOL = "us", "BTCUSDT", "BTC/USDT"
 INVARIANTS = (
     "one venue order an intent", "positions equal the venue's", "every fill counted once", "nothing after the kill",
     "nothing past its validity", "unknown keeps its exposure", "no open order after the kill, or an alarm",
     "no final state left", "quantity sent within the intent", "every order has its lineage", "a fenced gateway is silent",
+    "an amend is never beside its old order", "an amend within its size in total",
 )  # fmt: skip
 
 
@@ -93,10 +94,27 @@ class Drill:
         self.account: FaultyAccount = self._line()
         self.sent: list[tuple[str, int]] = []
         self.kill_ns = 0
+        self.amended = 0
+        """Amends whose new order reached the venue."""
         self.old: Gateway | None = None
 
     def _line(self) -> FaultyAccount:
-        return FaultyAccount(self.core, OWNER, NATIVE, SYMBOL, self.clock, self.rnd, self.rate)
+        made = FaultyAccount(self.core, OWNER, NATIVE, SYMBOL, self.clock, self.rnd, self.rate)
+        made.taking = self._taking
+        return made
+
+    def _taking(self, order_id: str) -> None:
+        """An order reaches the venue: what it replaces, or what replaces it, must not be there."""
+        for amend in self._amends():
+            pair = [order_id_of(amend["id"]), order_id_of(amend["target_id"])]
+            if order_id in pair:
+                pair.remove(order_id)
+                other = self.core.find(OWNER, NATIVE, pair[0])
+                live = other is not None and other.status in STATES
+                self._hold("an amend is never beside its old order", not live, f"{order_id} {pair[0]}")
+
+    def _amends(self) -> list[dict[str, Any]]:
+        return [intent for _, intent in self.intents if amends(intent)]
 
     def _step(self, account: FaultyAccount, name: str) -> None:
         """Between two steps of the gateway: the process may die here."""
@@ -135,6 +153,18 @@ class Drill:
             "input_offsets": [], "input_epochs": [], "input_indexes": [], "input_states": [], "input_ages_ns": [],
         }  # fmt: skip
         return codec("OrderIntent").encode(record), record
+
+    def _amend(self) -> tuple[bytes, dict[str, Any]]:
+        """A new price for some order of before, and a size that is the same, less or more in total."""
+        old = self.rnd.choice(self.intents[-3:])[1]
+        _, record = self._intent(len(self.intents))
+        size = max(20, old["size"] * self.rnd.choice((2, 4, 4, 4, 6)) // 4)
+        record |= {
+            "action": "CANCEL", "amend": True, "target_id": old["id"], "side": old["side"], "size": size,
+            "time_in_force": self.rnd.choice(("GTC", "POST_ONLY")),
+        }  # fmt: skip
+        self.intents.append((codec("OrderIntent").encode(record), record))
+        return self.intents[-1]
 
     def _others(self) -> None:
         """The rest of the market: quotes come and go, and sometimes take ours."""
@@ -184,6 +214,8 @@ class Drill:
         again.clear()
         if self.intents and rnd.random() < 0.1:
             await gateway.submit(*rnd.choice(self.intents))  # delivered twice
+        if self.intents and rnd.random() < 0.5:
+            await gateway.submit(*self._amend())
         if self.intents and rnd.random() < 0.4:
             await gateway.cancel(order_id_of(rnd.choice(self.intents)[1]["id"]))
         await self._deliver(gateway)
@@ -219,6 +251,8 @@ class Drill:
         sent_before = len(account.sent_ns)
         sure = await gateway.resolver.kill("the drill ends", timeout_s=120)
         await gateway.submit(*self._intent(10_000))
+        if self.intents:
+            await gateway.submit(*self._amend())
         self._hold("nothing after the kill", len(account.sent_ns) == sent_before)
         resting = self.core.open_orders(OWNER)
         self._hold("no open order after the kill, or an alarm", not resting or (not sure and len(self.news.alarms) > alarms))
@@ -266,6 +300,12 @@ class Drill:
             self._hold("no final state left", own.over, f"{order.client_id} {own.state} venue {order.status}")
             right = own.state == ("EXPIRED" if order.status == "EXPIRED" else order.status)
             self._hold("no final state left", right or not own.over, f"{order.client_id} {own.state} venue {order.status}")
+        for amend in self._amends():
+            old, new = (core.find(OWNER, NATIVE, order_id_of(amend[name])) for name in ("target_id", "id"))
+            total = (old.filled if old else 0) + (new.size if new else 0)
+            self.amended += new is not None
+            within = new is None or total <= Decimal(amend["size"]).scaleb(-5)
+            self._hold("an amend within its size in total", within, amend["id"])
         after: dict[str, str] = {}
         for order_id, _, state in self.news.states:
             if after.get(order_id) in ("FILLED", "REJECTED", "NEVER_EXISTED") and state != after[order_id]:
@@ -293,19 +333,20 @@ def main(argv: list[str]) -> int:
     faults: Counter[str] = Counter()
     crashes: Counter[str] = Counter()
     bad: dict[int, list[str]] = {}
-    orders = fills = 0
+    orders = fills = amended = 0
     for seed in range(options.first, options.first + options.runs):
         drill = one(seed)
         faults.update(drill.faults)
         crashes.update(drill.killed_at)
         orders += len(drill.sent)
         fills += len(drill.news.fills)
+        amended += drill.amended
         if drill.violations:
             bad[seed] = drill.violations
-    print(f"{options.runs} runs, {orders} orders sent, {fills} fills, {sum(crashes.values())} kills")
+    print(f"{options.runs} runs, {orders} orders sent, {amended} of them amends, {fills} fills, {sum(crashes.values())} kills")
     for title, counts in (("fault", faults), ("killed", crashes)):
         for name, number in sorted(counts.items()):
-            print(f"  {title:7} {name:28} {number:8}")
+            print(f"  {title:7} {name:34} {number:8}")
     kinds = Counter(v.partition(":")[0] for vs in bad.values() for v in vs)
     for name in INVARIANTS:
         print(f"  {'FAILED' if kinds[name] else 'held':7} {name:44} {kinds[name]:6} violations")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -58,6 +59,8 @@ class FaultyAccount(VenueAccount):
         """client id → time at which the venue took it, for orders that queries do not find at first."""
         self.stale: list[OrderReport] = []
         self.done: dict[str, int] = {}
+        self.taking: Callable[[str], None] = lambda order_id: None
+        """Called as an order reaches the venue, before it is there."""
         self._held: list[FillReport] = []
         core.listen = self.venue_says
 
@@ -106,6 +109,7 @@ class FaultyAccount(VenueAccount):
         return report
 
     def _take(self, order: OrderRequest) -> OrderReport | TradingError:
+        self.taking(order.order_id)
         try:
             made, _ = self.core.place(
                 self.owner, self.native, order.side, Decimal(format_decimal(order.price, order.price_exp)),
@@ -117,13 +121,13 @@ class FaultyAccount(VenueAccount):
         return self._report(made)
 
     async def cancel(self, order_id: str, venue_order_id: str, symbol: str) -> OrderReport | None:
-        fault = self._fault("fail", "drop the answer", "fill meanwhile", "throttle")
+        fault = self._fault("fail", "drop the answer", "fill meanwhile", "throttle", "leave out the fills")
         if fault == "throttle":
             raise Throttled("429", 1.0)
         if fault == "fail":
             raise Unclear("503")
         found = self.core.find(self.owner, self.native, order_id)
-        if fault == "fill meanwhile" and found is not None and found.left and found.status in STATES:
+        if fault in ("fill meanwhile", "leave out the fills") and found is not None and found.left and found.status in STATES:
             self._trade_against(found)
         try:
             report = self._report(self.core.cancel(self.owner, self.native, found, self.clock.ns // 1_000_000))
@@ -131,7 +135,7 @@ class FaultyAccount(VenueAccount):
             raise NotFound(str(error)) from error
         if fault == "drop the answer":
             raise Unclear("connection reset")
-        return report
+        return replace(report, filled=0) if fault == "leave out the fills" else report
 
     def _trade_against(self, order: VenueOrder) -> None:
         side = "SELL" if order.side == "BUY" else "BUY"

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from execution import amending
+from execution import gateway as gateway_room
 from execution.account import Capabilities, OrderReport
 from execution.errors import Unclear
 from execution.gateway import Gateway
@@ -25,14 +27,16 @@ def _quiet() -> Any:
 
 @pytest.mark.parametrize("block", range(6))
 def test_every_invariant_holds_under_faults_and_kills(block: int) -> None:
-    orders = fills = kills = 0
+    orders = fills = kills = amended = 0
     for seed in range(block * 50, block * 50 + 50):
         drill = one(seed)
         assert drill.violations == [], f"seed {seed}"
         orders, fills, kills = orders + len(drill.sent), fills + len(drill.news.fills), kills + len(drill.killed_at)
+        amended += drill.amended
     assert orders > 100
     assert fills > 50
     assert kills > 20
+    assert amended > 40
 
 
 def _violations(patch: Any, monkeypatch: pytest.MonkeyPatch) -> set[str]:
@@ -77,6 +81,33 @@ def test_the_drill_notices_fills_that_are_not_told_apart(monkeypatch: pytest.Mon
 
     found = _violations(lambda m: m.setattr(Gateway, "take_fill", forgetful), monkeypatch)
     assert "every fill counted once" in found
+
+
+def test_the_drill_notices_an_amend_that_does_not_wait_for_the_old_orders_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hasty(gateway: Gateway, old: Order, *, insist: bool) -> bool:
+        return True
+
+    found = _violations(lambda m: m.setattr(amending, "_ended", hasty), monkeypatch)
+    assert "an amend is never beside its old order" in found
+
+
+def test_the_drill_notices_an_amend_that_forgets_what_the_old_order_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    replaces = amending.replaces
+
+    async def whole(gateway: Gateway, order: Order) -> str:
+        reason = await replaces(gateway, order)
+        order.sized = -1
+        return reason
+
+    assert "an amend within its size in total" in _violations(lambda m: m.setattr(gateway_room, "replaces", whole), monkeypatch)
+
+
+def test_the_drill_notices_an_amend_that_believes_the_answer_to_a_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def credulous(gateway: Gateway, old: Order) -> bool:
+        return True
+
+    found = _violations(lambda m: m.setattr(amending, "_confirmed", credulous), monkeypatch)
+    assert "an amend within its size in total" in found
 
 
 @pytest.mark.parametrize("state", sorted(TRANSITIONS))

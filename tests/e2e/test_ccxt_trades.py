@@ -20,6 +20,7 @@ from execution.egress import Egress, EgressCaps
 from execution.errors import AccountError, NotFound, Refused, Throttled, Unclear
 from execution.gateway import Gateway
 from execution.orders import order_id_of
+from schemas.codec import codec
 from simulator.trading_binance import TradingBinance
 from simulator.trading_core import Listing
 from simulator.trading_okx import TradingOkx
@@ -202,8 +203,6 @@ def gateway_over(account: CcxtAccount, log: list[dict[str, Any]], news: News) ->
 
 
 def intent(number: int, price: int, size: int, account: str, side: str = "BUY") -> tuple[bytes, dict[str, Any]]:
-    from schemas.codec import codec
-
     _, record = Drill(number)._intent(number)
     now = WallClock().now_ns()
     record |= {
@@ -237,6 +236,23 @@ async def test_the_gateway_over_ccxt_loses_an_answer_and_finds_the_order_again(
     again = gateway_over(account, log, News())
     await again.start()
     assert {o.order_id: (o.state, o.filled) for o in again.orders.values()} == {made.order_id: ("CANCELED", 50_000)}
+
+
+async def test_an_amend_over_ccxt_leaves_what_the_old_order_did_not_fill(venue: TradingVenue, account: CcxtAccount) -> None:
+    """Filled in part, and by a stream that nobody listens to: the venue itself is asked before the new order is sized."""
+    gateway = gateway_over(account, [], News())
+    await gateway.start()
+    old, new = intent(1, 5_000_000, 70_000, account.account), intent(2, 4_999_500, 80_000, account.account)
+    new[1].update({"action": "CANCEL", "amend": True, "target_id": old[1]["id"]})
+    await gateway.submit(*old)
+    await gateway.submit(codec("OrderIntent").encode(new[1]), new[1])
+    native = NATIVE[name_of(venue)]
+    first, second = (venue.core.find("key", native, order_id_of(i[1]["id"])) for i in (old, new))
+    assert first is not None and second is not None
+    assert (first.status, first.filled) == ("CANCELED", Decimal("0.5"))
+    assert (second.status, second.size, second.price) == ("NEW", Decimal("0.3"), Decimal(49_995))
+    assert gateway.orders[order_id_of(old[1]["id"])].filled == 50_000, "its fills are counted before"
+    assert await gateway.resolver.kill("enough")
 
 
 async def test_more_than_one_page_of_fills_and_orders_is_read(venue: TradingVenue, account: CcxtAccount) -> None:

@@ -65,6 +65,27 @@ def test_a_swap_that_is_mined_is_not_over_and_a_wrong_balance_is_said() -> None:
         assert len(log.differing()) == 1
 
 
+def residual(group: str, state: str, cause: str) -> tuple[str, dict[str, Any]]:
+    return "orders.residual", {
+        "group_id": group, "state": state, "cause": cause, "strategy": "s", "assets": ["BTC"], "amounts": ["0.1"],
+    }  # fmt: skip
+
+
+def test_a_hedge_that_was_given_up_is_an_error_unless_somebody_killed_it() -> None:
+    log = log_of(
+        residual("closed", "HEDGING", ""), residual("closed", "CLOSED", ""), residual("dust", "DUST", "too little"),
+        residual("killed", "UNHEDGED", "stopped: all is KILL: enough"),
+        residual("halted", "UNHEDGED", "stopped: more than 6000 orders in a minute"),
+        residual("tries", "UNHEDGED", "8 tries filled nothing"),
+    )  # fmt: skip
+    assert (log.ended("DUST"), log.ended("UNHEDGED"), log.unfinished()) == (1, 3, [])
+    assert [text.split()[1] for text in log.left_over()] == ["dust", "halted", "killed", "tries"]
+    assert log.unhedged() == [
+        "group halted of s is UNHEDGED: 0.1 BTC left over; stopped: more than 6000 orders in a minute",
+        "group tries of s is UNHEDGED: 0.1 BTC left over; 8 tries filled nothing",
+    ]
+
+
 def test_why_is_short() -> None:
     told = "intent 1\n  1.0 2.0  ask\n" + "x" * 300 + "\n" + "fill 1\n" * 5 + "  1.0 2.0  bid"
     assert short(told) == ["intent 1", "x" * (WHY_WIDTH - 1) + "…", *["fill 1"] * WHY_FILLS, "… 2 fills more"]

@@ -166,9 +166,68 @@ def test_cancels_pass_whatever_is_wrong_and_have_their_own_rate() -> None:
     assert judge(intent(s, action="CANCEL"), s).rule == "cancel_rate"
 
 
+def _resting(**more: Any) -> OpenOrder:
+    """Somebody's ask that the intent's bid would trade with."""
+    made = _own("SELL", 4_999_000)
+    made.strategy, made.time_in_force = "mm", "POST_ONLY"
+    for name, value in more.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.mark.parametrize(("mine", "its", "priority", "gives_way"), [
+    ({}, {}, {}, True),
+    ({"time_in_force": "GTC"}, {"time_in_force": "GTC"}, {}, True),
+    ({"time_in_force": "POST_ONLY"}, {}, {}, False),
+    ({"time_in_force": "POST_ONLY"}, {}, {"s": 1}, True),
+    ({}, {}, {"mm": 1}, False),
+    ({"strategy": "mm"}, {}, {}, True),
+    ({"strategy_version": "hedge"}, {}, {"mm": 1}, True),
+    ({"strategy_version": "flatten"}, {"closes": True}, {}, True),
+    ({}, {"closes": True}, {"s": 9}, False),
+    ({}, {"time_in_force": "IOC"}, {"s": 9}, False),
+    ({}, {"waits": True}, {"s": 9}, False),
+    ({"group_id": "g"}, {"group_id": "g"}, {"s": 9}, False),
+])  # fmt: skip
+def test_who_gives_way(mine: dict[str, Any], its: dict[str, Any], priority: dict[str, int], gives_way: bool) -> None:
+    s = state()
+    wanted = intent(s, **{"time_in_force": "IOC"} | mine)
+    _with(s, open={"x": _resting(**its)}, priority=priority)
+    verdict = judge(wanted, s)
+    assert (verdict.accepted, verdict.rule) == (False, "self_trade")
+    assert verdict.way == (("x",) if gives_way else ())
+    s.open.clear()
+    assert judge(wanted, s).accepted
+
+
+def test_all_that_is_in_the_way_gives_way_or_nothing_does() -> None:
+    s = state()
+    _with(s, open={"x": _resting(intent_id="x"), "far": _resting(intent_id="far", price=5_000_001), "y": _resting(intent_id="y")})
+    s.limits["global"] = LIMITS | {"max_open_orders": "9"}
+    assert judge(intent(s, time_in_force="IOC"), s).way == ("x", "y")
+    s.open["y"].time_in_force = "FOK"
+    assert judge(intent(s, time_in_force="IOC"), s).way == ()
+
+
+def test_nobody_gives_way_to_what_another_rule_refuses_or_past_the_cancels_rate() -> None:
+    s = state()
+    _with(s, open={"x": _resting()})
+    s.drawdown["USDT"] = 101 * ONE
+    verdict = judge(intent(s, time_in_force="IOC"), s)
+    assert (verdict.rule, verdict.way) == ("drawdown", ())
+    s.drawdown.clear()
+    s.cancels_ns["a:main"] = [s.now_ns] * 2
+    verdict = judge(intent(s, time_in_force="IOC"), s)
+    assert (verdict.rule, verdict.way) == ("self_trade", ())
+    assert "3 cancels a minute" in verdict.measured
+    s.open["x"].canceling = True
+    assert judge(intent(s, time_in_force="IOC"), s).way == ("x",), "it is being cancelled already"
+
+
 def test_the_gate_is_pure() -> None:
     s = state()
-    wanted = intent(s)
+    s.open["x"] = _resting()
+    wanted = intent(s, time_in_force="IOC")
 
     def seen() -> tuple[Any, ...]:
         return (wanted, {f.name: getattr(s, f.name) for f in dataclasses.fields(s) if f.name != "books"})

@@ -31,6 +31,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "venues": ["a"], "symbols": ["BTC/USDT"], "size": "0.05", "max_inventory": "0.2", "gamma": "0.1",
         "a": "1", "k": "0.5", "sigma": "1", "min_requote_ms": 5,
     },
+    "market_making amending": {
+        "venues": ["a"], "symbols": ["BTC/USDT"], "size": "0.05", "max_inventory": "0.2", "gamma": "0.1",
+        "a": "1", "k": "0.5", "sigma": "1", "min_requote_ms": 5, "amend": True,
+    },
     "cross_exchange_mm": {
         "symbols": ["BTC/USDT"], "maker": "a", "hedge": "b", "size": "0.05", "margin_bps": "-15", "min_requote_ms": 5,
     },
@@ -38,7 +42,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def config(kind: str) -> Any:
-    return config_of({"kind": kind, "name": f"test-{kind}", "inventory": INVENTORY, "parameters": CONFIGS[kind]})
+    own = {"kind": kind.partition(" ")[0], "name": f"test-{kind}"}
+    return config_of(own | {"inventory": INVENTORY, "parameters": CONFIGS[kind]})
 
 
 class Market(World):
@@ -104,7 +109,13 @@ class Market(World):
                     "fee_exp": -8, "fee_asset": "USDT", "maker": False, "source": "PAPER", "ts_venue_us": 0,
                 }
                 self.record(FILL.name, common | fill)
-            if intent["time_in_force"] != "POST_ONLY":
+            if intent["amend"]:
+                over = {"state": "CANCELED", "previous": "OPEN", "cause": "", "venue_order_id": "1", "size": 1, "filled": 0}
+                self.record(ORDER.name, common | over)
+                less = {"size": max(1, intent["size"] // self.rnd.randint(1, 2)), "state": "PREPARED", "previous": "NEW"}
+                own = {"order_id": intent["id"], "intent_id": intent["id"]}
+                self.record(ORDER.name, common | over | less | own)
+            elif intent["time_in_force"] != "POST_ONLY":
                 over = {"state": "CANCELED", "previous": "OPEN", "cause": "", "venue_order_id": "1", "size": 1, "filled": 0}
                 self.record(ORDER.name, common | over)
 
@@ -151,11 +162,13 @@ def flat(outs: list[list[Output]]) -> list[Output]:
     return [o for out in outs for o in out]
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
 def test_a_strategy_trades_in_this_market_and_only_on_live_books(kind: str) -> None:
     _, loop, outs, _ = run(kind, seed=1)
     intents = [codec("OrderIntent").decode(o.value) for o in flat(outs) if o.topic == INTENT.name]
     assert intents, "the laws below would hold of nothing"
+    assert set(CONFIGS) >= set(KINDS)
+    assert any(i["amend"] for i in intents) == kind.endswith(" amending")
     assert loop.counts.not_live == loop.counts.not_tradable == loop.counts.unreadable == 0
     for intent in intents:
         if intent["action"] == "PLACE":
@@ -167,7 +180,7 @@ def test_a_strategy_trades_in_this_market_and_only_on_live_books(kind: str) -> N
     assert len(set(ids)) == len(ids)
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
 def test_the_same_log_gives_the_same_bytes(kind: str) -> None:
     _, _, outs, fed = run(kind, seed=2)
     again = StrategyLoop(config(kind), "PAPER")
@@ -184,7 +197,7 @@ class LogInMemory:
         return [r for r in self._log if r.topic == topic and start <= r.offset < end]
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
 @pytest.mark.parametrize("seed", range(3))
 def test_a_restart_in_mid_stream_gives_the_same_intents(kind: str, seed: int) -> None:
     market, _, outs, fed = run(kind, seed=10 + seed)
@@ -202,7 +215,7 @@ def test_a_restart_in_mid_stream_gives_the_same_intents(kind: str, seed: int) ->
     assert [second.feed(batch) for batch in fed[cut:]] == outs[cut:]
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
 def test_work_for_one_event_is_bounded(kind: str) -> None:
     """A book of 20,000 levels costs a decision no more than a small one: nothing walks a whole book."""
     def cost(levels: int) -> float:
