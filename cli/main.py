@@ -133,8 +133,8 @@ def collect(
     symbols: Annotated[str, typer.Option(help="Comma-separated unified symbols; default: all that trade.")] = "",
 ) -> None:
     """Run one collector of a venue. Start more of the same venue to share its instruments. SIGTERM stops it cleanly."""
-    from collectors.collector import main as run
     from collectors.errors import UnknownVenue
+    from collectors.program import main as run
 
     log_to_stderr()
     settings = settings_of(config)

@@ -6,18 +6,13 @@ import asyncio
 import logging
 import math
 import os
-import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from bus.connection import require_broker
-from bus.errors import BusError
 from bus.producer import Producer
-from bus.tracing import start as start_tracing
 from collectors.audit import Auditor
 from collectors.ccxt_feed import CcxtFeed
 from collectors.cex.ccxt_pro import CcxtVenue
@@ -47,8 +42,8 @@ FIRST_DISCOVERY_TRIES = 5
 STATUS_RESERVE = 1.25
 """The producer's queue is this much longer than where books stop, so that a book can still say GAP."""
 RESELECT_S = 2.0
-
-EXIT_OK, EXIT_ERROR, EXIT_NO_BROKER, EXIT_NO_VENUE = 0, 1, 2, 3
+LOST_S = 120.0
+"""For so long instruments are followed that the group took away without asking: as long as records wait for Kafka."""
 
 
 class Collector:
@@ -94,6 +89,8 @@ class Collector:
         """Instrument records by symbol: the whole venue's."""
         self.partition_of: dict[str, int] = {}
         self.partitions: set[int] = set()
+        self.lost: dict[int, float] = {}
+        """Until when (monotonic) those are followed that the group took away without asking."""
         load = self.feed.listings if self.feed else partial(load_listings, self.venue, self.rest)
         self.discovery = Discovery(load, self.publisher, self.counts, self.known, own.symbols)
         self.metrics = CollectorMetrics(
@@ -181,11 +178,14 @@ class Collector:
         instrument = self.known.get(symbol)
         if record["owner"] != self.owner and instrument is not None:
             worker = self.pipeline.workers.get(instrument["native_id"])
-            if worker is not None:
+            if worker is not None and self.partition_of[symbol] in self.lost and epoch >= worker.epoch:
+                self._drop(instrument["native_id"])  # the new owner has spoken
+            elif worker is not None:
                 worker.fence(epoch)
 
     def on_assigned(self, partitions: set[int]) -> None:
         self.partitions |= partitions
+        self.lost = {p: until_s for p, until_s in self.lost.items() if p not in partitions}
         log.info("%s: holds partitions %s", self.name, sorted(self.partitions))
         for symbol, partition in list(self.partition_of.items()):
             if partition in partitions:
@@ -194,7 +194,19 @@ class Collector:
             self._discover_now.set()
 
     async def on_revoked(self, partitions: set[int]) -> None:
+        self._give_up(partitions)
+        await asyncio.to_thread(self.producer.flush, 5)
+
+    def on_lost(self, partitions: set[int]) -> None:
+        # Kafka was away for longer than a session, or this process stood still. In the first case they come back at once,
+        # and a thousand snapshots are not asked for; in the second the new owner's epochs fence us off.
         self.partitions -= partitions
+        self.lost |= dict.fromkeys(partitions, time.monotonic() + LOST_S)
+        log.warning("%s: lost partitions %s", self.name, sorted(partitions))
+
+    def _give_up(self, partitions: set[int]) -> None:
+        self.partitions -= partitions
+        self.lost = {p: until_s for p, until_s in self.lost.items() if p not in partitions}
         log.info("%s: gave up partitions %s", self.name, sorted(partitions))
         for symbol, partition in self.partition_of.items():
             if partition in partitions:
@@ -204,7 +216,6 @@ class Collector:
                     # Until another collector has taken it over, and if none does: nobody follows it.
                     worker.refused("its collector has given it up")
                 self._drop(native)
-        await asyncio.to_thread(self.producer.flush, 5)
 
     def on_fatal(self, error: Exception) -> None:
         if not self._fatal.done():
@@ -343,6 +354,9 @@ class Collector:
                 for worker in workers:
                     if worker.synced:
                         worker.gap("kafka refused records")
+            if over := {p for p, until_s in self.lost.items() if time.monotonic() >= until_s}:
+                self._give_up(over)
+                workers = list(self.pipeline.workers.values())
             for worker in workers:
                 worker.on_timer(now_ns)
             live = ((self.partition_of[w.symbol], w.ts_received_ns, w) for w in workers if w.state == "LIVE")
@@ -355,37 +369,3 @@ class Collector:
         while True:
             self.producer.poll(0)
             await asyncio.sleep(0.05)
-
-
-def main(settings: Settings, name: str, read_settings: Callable[[], Settings] | None = None) -> int:
-    """Run until SIGTERM or SIGINT; gives the process's exit code (0 stopped, 2 no broker, 3 no venue, 1 other).
-
-    Raises UnknownVenue before anything starts.
-    """
-    import uvloop
-
-    async def run() -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await Collector(settings, name, read_settings).run(stop)
-
-    own = settings.venue(name)
-    venue = adapter(own.adapter)()
-    if Selector(own).needs_volumes and not venue.volumes_requests():
-        print(f"error: {name} tells no volumes; select by quotes, bases, kinds, allow or deny instead", file=sys.stderr)
-        return EXIT_ERROR
-    try:
-        require_broker(settings)
-        start_tracing(settings, "collector")
-        uvloop.run(run())
-    except BusError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_NO_BROKER
-    except VenueUnreachable as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_NO_VENUE
-    except CollectorError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_ERROR
-    return EXIT_OK

@@ -45,6 +45,10 @@ class Owner(Protocol):
         """These are about to be another's; when this returns, nothing more is written for them."""
         ...
 
+    def on_lost(self, partitions: set[int]) -> None:
+        """These were ours until the group took this process for dead; they may come back at once, or be another's already."""
+        ...
+
     def on_fatal(self, error: Exception) -> None:
         """Kafka can no longer be read."""
         ...
@@ -116,6 +120,7 @@ class Ownership:
             [INSTRUMENT.name],
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
             session_timeout_ms=self._settings.collector.session_timeout_ms,
         )
         try:
@@ -142,6 +147,10 @@ class Ownership:
             log.error(
                 "giving partitions back took longer than %d s; the new owner's epoch fences us off", REVOKE_TIMEOUT_S
             )
+
+    def _on_lost(self, _: Any, partitions: list[Any]) -> None:
+        if numbers := {p.partition for p in partitions}:
+            self._loop.call_soon_threadsafe(self._owner.on_lost, numbers)
 
 
 def _call_all(calls: list[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:
