@@ -12,6 +12,7 @@ from collectors.dex.balancer import BalancerV2
 from collectors.dex.curve import CurveStable
 from collectors.dex.curve_crypto import CurveCrypto
 from collectors.dex.protocol import Protocol
+from collectors.dex.slipstream import Slipstream
 from collectors.dex.solidly import Solidly
 from collectors.dex.uniswap_v2 import UniswapV2
 from collectors.dex.uniswap_v3 import UniswapV3
@@ -20,7 +21,7 @@ from config.chains import ChainSettings, FactorySettings, RouterSettings, TokenS
 
 PROTOCOLS: dict[str, type[Protocol]] = {
     p.name: p
-    for p in (UniswapV2, UniswapV3, UniswapV4, Solidly, BalancerV2, CurveStable, CurveCrypto)
+    for p in (UniswapV2, UniswapV3, UniswapV4, Solidly, Slipstream, BalancerV2, CurveStable, CurveCrypto)
 }
 USD = ("USDC", "USDT", "DAI")
 
@@ -103,6 +104,7 @@ PRESETS: dict[str, ChainPreset] = {
             _factory("uniswap-v4", "0x498581ff718922c3f8e6a244956af099b2652b2b"),
             _factory("solidly", "0x420dd381b31aef6683db6b902084cb0ffece40da", "aerodrome-base"),
             _factory("curve-stable", "0xd2002373543ce3527023c75e7518c274a51ce712"),
+            _factory("slipstream", "0x5e7bb104d84c7cb9b682aac2f3d509f5f406809a", "aerodrome-slipstream-base"),
         ),
     ),
     "arbitrum": ChainPreset(
@@ -139,6 +141,7 @@ PRESETS: dict[str, ChainPreset] = {
         (
             _factory("uniswap-v3", "0x1f98431c8ad98523631ae4a59f267346ea31f984"),
             _factory("solidly", "0xf1046053aa5682b4f9a81b5481394da16be5ff5a", "velodrome-optimism"),
+            _factory("slipstream", "0xcc0bddb707055e04e497ab22a59c2af4391cd12f", "velodrome-slipstream-optimism"),
             _factory("curve-stable", "0x5eee3091f747e60a045a2e715a4c71e600e31f6e"),
         ),
     ),
