@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 CONFIRM_S = 0.1
 TOGETHER = 32
 """Pools whose readings run in step, so that their calls share requests."""
+TOGETHER_MOVING = 400
+"""The same for what moves by itself: few calls a pool, of many pools, at every head."""
 
 
 async def read_pools(
@@ -31,8 +33,9 @@ async def read_pools(
     Raises ChainError when the chain cannot be asked.
     """
     out: dict[str, Slots] = {}
-    for start in range(0, len(pools), TOGETHER):
-        part = pools[start : start + TOGETHER]
+    together = TOGETHER_MOVING if moving else TOGETHER
+    for start in range(0, len(pools), together):
+        part = pools[start : start + together]
         readings = {p.ident: p.protocol.read_moving(p) if moving else p.protocol.read(p) for p in part}
         out |= await _together(nodes, readings, block_hash)
     return out
