@@ -63,6 +63,7 @@ NUMBER_CALLS = tuple(selector(t) for t in ("A()", "gamma()", "mid_fee()", "out_f
 RAMP_CALLS = tuple(selector(t) for t in ("future_A_gamma()", "future_A_gamma_time()"))
 SCALE, SCALE_OF = selector("price_scale()"), selector("price_scale(uint256)")
 GET_DY = selector("get_dy(uint256,uint256,uint256)")
+FEE_MAX = 10**10
 QUOTED_MAX = 10**33
 """Scaled amounts above this are refused by the contract."""
 
@@ -163,6 +164,7 @@ class CurveCrypto(Protocol):
         scale = found[8 : 7 + count]
         balances, decimals = found[7 + count : 7 + 2 * count], found[7 + 2 * count :]
         sound = min(found) >= 0 and max(decimals) <= 18 and numbers[0] and numbers[1] and all(scale)
+        sound = sound and max(numbers[2:4]) <= FEE_MAX
         kind = OTHER
         if sound:
             kind = FIRST_GENERATION if pool.fixed["generation"] == "1" else NG

@@ -14,7 +14,8 @@ from collectors.dex.curve_crypto import CurveCrypto
 from collectors.dex.errors import BadAnswer
 from collectors.dex.mirror import Mirror
 from collectors.dex.protocol import MirroredPool, Protocol, Slots
-from market.pools.pool import NotQuotable
+from market.pools.curve_stable import CurveStablePool
+from market.pools.pool import InsufficientLiquidity, NotQuotable
 from tests.unit.test_balancer_collector import header
 
 _abi = Web3().codec
@@ -212,3 +213,13 @@ def test_a_gift_is_seen_without_reading_all_of_a_pool():
     assert done.value.value == {"d": 7, "balance:0": 8, "balance:1": 9}
     pool.slots["ramps"] = 1
     assert len(next(protocol.read_moving(pool))) > 3
+
+
+def test_a_fee_that_is_more_than_all_of_it_is_refused_as_the_contract_refuses():
+    pool = CurveStablePool(
+        (A, B), [10**18, 10**24], [10**18] * 2, 4_000_000, variant="ng", offpeg_fee_multiplier=25 * 10**13,
+        initial_a=20_000, future_a=20_000,
+    )  # fmt: skip
+    with pytest.raises(InsufficientLiquidity, match="off its peg"):
+        pool.amount_out(0, 1, 10**15)
+    assert pool.marginal(0, 1)[0] == 0
