@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-ProtocolName = Literal["uniswap-v2", "uniswap-v3", "uniswap-v4", "solidly", "balancer-v2"]
+ProtocolName = Literal[
+    "uniswap-v2", "uniswap-v3", "uniswap-v4", "solidly", "slipstream", "balancer-v2", "curve-stable", "curve-crypto"
+]
 
 
 class _Section(BaseModel):

@@ -13,22 +13,28 @@ from simulator.npm import NpmError
 
 SCRIPT = """
 const fs = require('fs'), path = require('path');
-const [modules, root, entry] = process.argv.slice(2);
+const [modules, root, entry, settings] = process.argv.slice(2);
 const solc = require(path.join(modules, 'solc'));
 const read = p => { for (const base of [root, modules]) { const f = path.join(base, p);
   if (fs.existsSync(f)) return {contents: fs.readFileSync(f, 'utf8')}; } return {error: 'not found: ' + p}; };
-const input = {language: 'Solidity', sources: {}, settings: {optimizer: {enabled: true, runs: 200}, viaIR: true,
-  evmVersion: 'paris', outputSelection: {'*': {'*': ['evm.bytecode.object']}}}};
+const input = {language: 'Solidity', sources: {}, settings: {optimizer: {enabled: true, runs: 200},
+  ...JSON.parse(settings), outputSelection: {'*': {'*': ['evm.bytecode.object']}}}};
 for (const e of entry.split(',')) input.sources[e] = {content: read(e).contents};
 process.stdout.write(solc.compile(JSON.stringify(input), {import: read}));
 """
 TIMEOUT_S = 300
+NEW: dict[str, Any] = {"viaIR": True, "evmVersion": "paris"}
+OLD: dict[str, Any] = {"evmVersion": "istanbul"}
+"""Settings for compilers before 0.8, which know no intermediate form."""
 
 
-def compiled(modules: Path, root: Path, entries: list[str], cache: Path) -> dict[str, Path]:
+def compiled(
+    modules: Path, root: Path, entries: list[str], cache: Path, settings: dict[str, Any] = NEW
+) -> dict[str, Path]:
     """Contract name → file with its ``bytecode``, for the contracts of these sources (paths below ``root``).
 
-    Blocks for about half a minute the first time. Raises NpmError with the compiler's words.
+    ``settings`` are the compiler's, beside the optimizer's. Blocks for about half a minute the first time. Raises
+    NpmError with the compiler's words.
     """
     names = {Path(e).stem: cache / f"{Path(e).stem}.json" for e in entries}
     if all(p.exists() for p in names.values()):
@@ -39,7 +45,7 @@ def compiled(modules: Path, root: Path, entries: list[str], cache: Path) -> dict
     cache.mkdir(parents=True, exist_ok=True)
     script = cache / "compile.js"
     script.write_text(SCRIPT, "utf-8")
-    command = [node, str(script), str(modules), str(root), ",".join(entries)]
+    command = [node, str(script), str(modules), str(root), ",".join(entries), json.dumps(settings)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     try:
         output: dict[str, Any] = json.loads(result.stdout[result.stdout.index("{") :])

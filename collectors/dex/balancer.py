@@ -12,16 +12,16 @@ Source: Balancer's Vault and pool contracts as deployed (IVault, BaseWeightedPoo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from random import Random
 from typing import Any, ClassVar
 
 from collectors.dex.blocks import Log, address_of, selector, signed, topic, words
 from collectors.dex.errors import BadAnswer
+from collectors.dex.late_pool import LatePool
 from collectors.dex.protocol import Change, Handler, MirroredPool, Protocol, Reading, Slots, call
 from market.pools.balancer import BalancerStablePool, BalancerWeightedPool
 from market.pools.log_exp import ONE
-from market.pools.pool import DEFAULT_BPS, NotQuotable, Pool, Segment, State
+from market.pools.pool import NotQuotable, Pool
 
 TOKENS_REGISTERED = topic("TokensRegistered(bytes32,address[],address[])")
 SWAP = topic("Swap(bytes32,address,address,uint256,uint256)")
@@ -46,29 +46,12 @@ NOT_PLAIN = "a pool of rates, changing weights or own shares: ask the chain"
 UNREAD, WEIGHTED, STABLE, OTHER = range(4)
 
 
-class VaultPool(Pool):
-    """The maths of whatever kind the pool turns out to be. Raises NotQuotable for what only the chain can quote."""
+class VaultPool(LatePool):
+    """Weighted or plain stable, as the reading says."""
 
     family = "balancer"
 
-    def __init__(self, tokens: tuple[str, ...]) -> None:
-        self.tokens = tokens
-        self.slots: Slots = {}
-        self._inner: Pool | None = None
-
-    def take(self, slots: Slots) -> None:
-        """Set slots."""
-        self.slots.update(slots)
-        self._inner = None
-
-    @property
-    def inner(self) -> Pool:
-        """The pool of market.pools with these slots."""
-        if self._inner is None:
-            self._inner = self._made()
-        return self._inner
-
-    def _made(self) -> Pool:
+    def made(self) -> Pool:
         s, count = self.slots, len(self.tokens)
         kind = s.get("kind", UNREAD)
         if kind not in (WEIGHTED, STABLE):
@@ -80,29 +63,6 @@ class VaultPool(Pool):
             weights = [s[f"weight:{n}"] for n in range(count)]
             return BalancerWeightedPool(self.tokens, balances, scaling, s["swap_fee"], weights, not s["first_version"])
         return BalancerStablePool(self.tokens, balances, scaling, s["swap_fee"], s["amp"], bool(s["first_version"]))
-
-    @classmethod
-    def from_state(cls, state: State) -> Any:
-        """Not from a file: there the pool's own kind is named."""
-        raise NotImplementedError
-
-    def to_state(self) -> dict[str, Any]:
-        return self.inner.to_state()
-
-    def amount_out(self, i: int, j: int, amount_in: int) -> int:
-        return self.inner.amount_out(i, j, amount_in)
-
-    def amount_in(self, i: int, j: int, amount_out: int) -> int:
-        return self.inner.amount_in(i, j, amount_out)
-
-    def marginal(self, i: int, j: int) -> tuple[int, int]:
-        return self.inner.marginal(i, j)
-
-    def gas(self, i: int, j: int, amount_in: int) -> int:
-        return self.inner.gas(i, j, amount_in)
-
-    def segments(self, base: int, quote: int, *, buy: bool, bps: Sequence[int] = DEFAULT_BPS) -> list[Segment]:
-        return self.inner.segments(base, quote, buy=buy, bps=bps)
 
 
 class BalancerV2(Protocol):

@@ -14,10 +14,11 @@ from collections.abc import Iterable
 from collectors.dex.blocks import Header, Log
 from collectors.dex.books import PoolBooks
 from collectors.dex.chain import Chain
-from collectors.dex.discovery import Serials, created_before
+from collectors.dex.discovery import Serials, created_before, located
 from collectors.dex.errors import BadAnswer, ChainError, DeepReorg
 from collectors.dex.metrics import ChainCounts
 from collectors.dex.mirror import Mirror, MirrorBlock, Outcome
+from collectors.dex.moving import Moving
 from collectors.dex.nodes import Nodes
 from collectors.dex.protocol import MirroredPool, Protocol, Slots
 from collectors.dex.publisher import ChainPublisher
@@ -76,8 +77,7 @@ class Follower:
         self._changed: dict[str, MirroredPool] = {}
         """Pools whose books are not yet in step: kept when a head fails half-way."""
         self._last_changed: list[MirroredPool] = []
-        self._moving: set[str] = set()
-        """Pools that change by themselves."""
+        self._moving = Moving(self.mirror)
 
     # Starting.
 
@@ -104,7 +104,7 @@ class Follower:
         latest = await self.chain.header("latest")
         header = await self.chain.header(max(0, latest.number - START_BEHIND))
         known = [p for p in self.mirror.pools.values() if p.created[0] <= header.number]
-        found = await created_before(self.nodes, self._protocols, header.number, self.settings.range_max)
+        found = await created_before(self.nodes, self._protocols, header, self.settings.range_max)
         await self._load_tokens([*known, *found], header)
         pools = {p.ident: p for p in found if self._wants(p)} | {p.ident: p for p in known}
         states = await self._read(list(pools.values()), header)
@@ -125,7 +125,7 @@ class Follower:
             self.counts.snapshots += 1
             self.mirror.snapshot(pools[ident], slots, block)
             self.serials.note(pools[ident])
-            self._note_moving(pools[ident])
+            self._moving.note(pools[ident])
         self.publisher.block("COMPLETE", block, 0)
         await self._update_books([pools[i] for i in states], header)
 
@@ -155,12 +155,11 @@ class Follower:
         incomplete = next((n for n, b in enumerate(mirror.blocks) if not b.complete), len(mirror.blocks))
         for block in list(mirror.blocks)[incomplete:]:
             header = await chain.header(block.hash)
-            logs = await chain.logs(header)
-            await self._load_tokens(mirror.creations(logs), header)
+            ((header, logs),) = await self._fetch([header], await chain.header("latest"))
             mirror.apply(header, logs, block)
         for pool in mirror.pools.values():
             self.serials.note(pool)
-            self._note_moving(pool)
+            self._moving.note(pool)
             if pool.protocol.read_when_created and pool.snapshot_block < 0:
                 mirror.suspect.add(pool.ident)  # it was killed before it could be read
         assert chain.tip is not None
@@ -195,7 +194,7 @@ class Follower:
             # The new branch is fetched first: what cannot be read must not leave the books on an orphan's parent.
             self.counts.reorgs += 1
         headers = plan.apply
-        fetched = await self._fetch(headers[:AHEAD])
+        fetched = await self._fetch(headers[:AHEAD], headers[-1])
         await self.publisher.room()
         self.publisher.received_ns = received_ns
         if plan.undo:
@@ -207,14 +206,15 @@ class Follower:
                 changed.pop(pool.ident, None)
         for start in range(0, len(headers), AHEAD):
             if start:
-                fetched = await self._fetch(headers[start : start + AHEAD])
+                fetched = await self._fetch(headers[start : start + AHEAD], headers[-1])
             for header, logs in fetched:
                 await self.publisher.room()
                 changed.update(self._apply(header, logs).changed)
         tip = self.chain.tip
         assert tip is not None
-        self.mirror.suspect |= self._moving & self.mirror.pools.keys()
-        self.counts.rereads += len(self._moving)
+        count, moved = await self._moving.step(self._read, tip)
+        self.counts.rereads += count
+        changed.update((pool.ident, pool) for pool in moved)
         await self._read_suspects(tip, changed)
         await self._update_books([p for i, p in changed.items() if self.mirror.pools.get(i) is p], tip)
         changed.clear()
@@ -264,8 +264,9 @@ class Follower:
 
     # How it is done.
 
-    async def _fetch(self, headers: list[Header]) -> list[tuple[Header, list[Log]]]:
+    async def _fetch(self, headers: list[Header], newest: Header) -> list[tuple[Header, list[Log]]]:
         logs = await asyncio.gather(*(self.chain.logs(h) for h in headers))
+        logs = await located(self.nodes, self.mirror.protocols, logs, headers[-1], newest, self.settings.range_max)
         for header, found in zip(headers, logs, strict=True):
             await self._load_tokens(self.mirror.creations(found), header)
         return list(zip(headers, logs, strict=True))
@@ -323,12 +324,12 @@ class Follower:
                 continue
             self.counts.resyncs += 1
             self.mirror.snapshot(pool, states[pool.ident], self.mirror.blocks[-1])
-            self._note_moving(pool)
+            self._moving.note(pool)
             changed[pool.ident] = pool
 
-    async def _read(self, pools: list[MirroredPool], header: Header) -> dict[str, Slots]:
-        """Whole states at this block; raises BadAnswer when it was replaced while they were read."""
-        states = await read_pools(self.nodes, pools, header.hash)
+    async def _read(self, pools: list[MirroredPool], header: Header, moving: bool = False) -> dict[str, Slots]:
+        """States at this block, or what moves of them; raises BadAnswer when it was replaced while they were read."""
+        states = await read_pools(self.nodes, pools, header.hash, moving=moving)
         if not await self._stands(header):
             raise BadAnswer(f"block {header.hash} was replaced while {len(pools)} pools were read")
         return states
@@ -350,12 +351,6 @@ class Follower:
     async def _update_books(self, pools: Iterable[MirroredPool], header: Header) -> None:
         self._last_changed = list(pools)
         await self.books.update(self._last_changed, header, self.publisher.received_ns)
-
-    def _note_moving(self, pool: MirroredPool) -> None:
-        if pool.protocol.moves(pool):
-            self._moving.add(pool.ident)
-        else:
-            self._moving.discard(pool.ident)
 
     def _fresh(self, tip: Header) -> None:
         self.stale = False

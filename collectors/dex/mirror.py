@@ -96,7 +96,8 @@ class Mirror:
         self._wants = wants
         self._aliases: dict[str, str] = {}
         """Other addresses whose events speak of a pool."""
-        self._creators = {(p.address, p.creation_topic): p for p in self.protocols}
+        self._creators = {(p.address, topic): p for p in self.protocols for topic in p.creation_topics}
+        self._some_move = any(type(p).moves is not Protocol.moves for p in self.protocols)
         self._factories = {p.address: p.shared for p in self.protocols}
         """Whether all of a factory's pools speak from its own address."""
 
@@ -221,6 +222,12 @@ class Mirror:
                 set_slots(pool, before)
                 outcome.changed[pool.ident] = pool
             self._tell(pool, "RETRACT", change.event, block, change.tx_hash, change.log_index, before)
+        if self._some_move:
+            # What moves by itself was read at a block that is gone, and may no longer be where it was seen to be.
+            self.suspect |= {
+                i for i, p in self.pools.items()
+                if p.snapshot_block >= block.number and type(p.protocol).moves is not Protocol.moves
+            }  # fmt: skip
         return outcome
 
     def snapshot(self, pool: MirroredPool, slots: Slots, block: MirrorBlock) -> None:

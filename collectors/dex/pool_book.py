@@ -180,6 +180,8 @@ class PoolBook:
         fee: str | None = None
         if "fee_den" in fixed:
             fee = _bps(int(fixed["fee_num"]) * 1_000_000 // int(fixed["fee_den"]))
+        elif "fee_e10" in self.mirrored.slots:
+            fee = _bps(self.mirrored.slots["fee_e10"] // 10**4)
         elif "swap_fee" in self.mirrored.slots:
             fee = _bps(self.mirrored.slots["swap_fee"] // 10**12)
         elif "fee" in self.mirrored.slots or "fee" in fixed:

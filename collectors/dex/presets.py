@@ -9,14 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from collectors.dex.balancer import BalancerV2
+from collectors.dex.curve import CurveStable
+from collectors.dex.curve_crypto import CurveCrypto
 from collectors.dex.protocol import Protocol
+from collectors.dex.slipstream import Slipstream
 from collectors.dex.solidly import Solidly
 from collectors.dex.uniswap_v2 import UniswapV2
 from collectors.dex.uniswap_v3 import UniswapV3
 from collectors.dex.uniswap_v4 import UniswapV4
 from config.chains import ChainSettings, FactorySettings, RouterSettings, TokenSettings
 
-PROTOCOLS: dict[str, type[Protocol]] = {p.name: p for p in (UniswapV2, UniswapV3, UniswapV4, Solidly, BalancerV2)}
+PROTOCOLS: dict[str, type[Protocol]] = {
+    p.name: p
+    for p in (UniswapV2, UniswapV3, UniswapV4, Solidly, Slipstream, BalancerV2, CurveStable, CurveCrypto)
+}
 USD = ("USDC", "USDT", "DAI")
 
 
@@ -60,6 +66,10 @@ PRESETS: dict[str, ChainPreset] = {
             _factory("uniswap-v3", "0x1f98431c8ad98523631ae4a59f267346ea31f984"),
             _factory("uniswap-v4", "0x000000000004444c5dc75cb358380d2e3de08a90"),
             _factory("balancer-v2", "0xba12222222228d8ba445958a75a0704d566bf2c8"),
+            _factory("curve-stable", "0x6a8cbed756804b16e05e741edabd5cb544ae21bf"),
+            _factory("curve-crypto", "0xf18056bbd320e96a48e3fbf8bc061322531aac99"),
+            _factory("curve-crypto", "0x98ee851a00abee0d95d08cf4ca2bdce32aeaaf7f", "curve-twocrypto-ethereum"),
+            _factory("curve-crypto", "0x0c0e5f2ff0ff18a3be9b835635039256dc4b4963", "curve-tricrypto-ethereum"),
         ),
         routers=(
             "0x7a250d5630b4cf539739df2c5dacb4c659f2488d",  # Uniswap V2Router02
@@ -93,6 +103,8 @@ PRESETS: dict[str, ChainPreset] = {
             _factory("uniswap-v3", "0x33128a8fc17869897dce68ed026d694621f6fdfd"),
             _factory("uniswap-v4", "0x498581ff718922c3f8e6a244956af099b2652b2b"),
             _factory("solidly", "0x420dd381b31aef6683db6b902084cb0ffece40da", "aerodrome-base"),
+            _factory("curve-stable", "0xd2002373543ce3527023c75e7518c274a51ce712"),
+            _factory("slipstream", "0x5e7bb104d84c7cb9b682aac2f3d509f5f406809a", "aerodrome-slipstream-base"),
         ),
     ),
     "arbitrum": ChainPreset(
@@ -102,7 +114,10 @@ PRESETS: dict[str, ChainPreset] = {
             "0xaf88d065e77c8cc2239327c5edb3a432268e5831": ("USDC", 6),
             "0xfd086bc7cd5c481dcc9c85ebe478a1c0b69fcbb9": ("USDT", 6),
         },
-        (_factory("uniswap-v3", "0x1f98431c8ad98523631ae4a59f267346ea31f984"),),
+        (
+            _factory("uniswap-v3", "0x1f98431c8ad98523631ae4a59f267346ea31f984"),
+            _factory("curve-stable", "0x9af14d26075f142eb3f292d5065eb3faa646167b"),
+        ),
     ),
     "polygon": ChainPreset(
         137, 2_000, "POL", 256,
@@ -112,7 +127,10 @@ PRESETS: dict[str, ChainPreset] = {
             "0xc2132d05d31c914a87c6611c10748aeb04b58e8f": ("USDT", 6),
             "0x7ceb23fd6bc0add59e62ac25578270cff1b9f619": ("WETH", 18),
         },
-        (_factory("uniswap-v3", "0x1f98431c8ad98523631ae4a59f267346ea31f984"),),
+        (
+            _factory("uniswap-v3", "0x1f98431c8ad98523631ae4a59f267346ea31f984"),
+            _factory("curve-stable", "0x1764ee18e8b3cca4787249ceb249356192594585"),
+        ),
     ),
     "optimism": ChainPreset(
         10, 2_000, "ETH", 600,
@@ -123,6 +141,8 @@ PRESETS: dict[str, ChainPreset] = {
         (
             _factory("uniswap-v3", "0x1f98431c8ad98523631ae4a59f267346ea31f984"),
             _factory("solidly", "0xf1046053aa5682b4f9a81b5481394da16be5ff5a", "velodrome-optimism"),
+            _factory("slipstream", "0xcc0bddb707055e04e497ab22a59c2af4391cd12f", "velodrome-slipstream-optimism"),
+            _factory("curve-stable", "0x5eee3091f747e60a045a2e715a4c71e600e31f6e"),
         ),
     ),
     "avalanche": ChainPreset(

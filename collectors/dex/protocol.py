@@ -21,6 +21,8 @@ Call = tuple[str, str]
 """(to, call data as 0x text)"""
 Reading = Generator[list[Call], list[str], Slots]
 """Yields batches of calls at one block, is sent their answers as 0x texts, returns the pool's slots."""
+Locating = Generator[list[Call], list[str], list[list[str]]]
+"""Yields batches of calls at one block, is sent their answers, returns for each creation event the topics it lacks."""
 Change = tuple[str, Slots]
 """(name of the event, slots that it sets)"""
 Handler = Callable[["MirroredPool", Log], Change]
@@ -74,10 +76,18 @@ class Protocol(ABC):
         self.options = options
         self.handlers: dict[str, Handler] = self.events()
 
+    locates: ClassVar[bool] = False
+    """True: creation events do not name their pool; ``locate`` finds it, and ``created`` gets the event completed."""
+
     @property
     @abstractmethod
     def creation_topic(self) -> str:
         """First topic of the event that creates a pool."""
+
+    @property
+    def creation_topics(self) -> tuple[str, ...]:
+        """First topics of all events that create pools, where there are several kinds."""
+        return (self.creation_topic,)
 
     @abstractmethod
     def created(self, log: Log) -> MirroredPool:
@@ -113,6 +123,17 @@ class Protocol(ABC):
         """Whether its state changes by itself, without events: it is read at each head."""
         del pool
         return False
+
+    def read_moving(self, pool: MirroredPool) -> Reading:
+        """Read, at each head, what changes by itself: the whole state, or some slots of it where that is cheaper."""
+        return self.read(pool)
+
+    def locate(self, logs: list[Log], later: int) -> Locating:
+        """What these creation events (in order, all there are between two blocks) lack, by calls at a block.
+
+        ``later`` more were emitted after them up to that block. Raises BadAnswer.
+        """
+        raise NotImplementedError(f"{self.name} names its pools in {len(logs)} + {later} events")
 
     def quote_call(self, pool: MirroredPool, i: int, amount: int) -> Call | None:
         """A call whose answer's first word is what ``amount`` of token i buys; None: the chain has none to ask."""

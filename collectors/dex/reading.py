@@ -19,17 +19,25 @@ log = logging.getLogger(__name__)
 CONFIRM_S = 0.1
 TOGETHER = 32
 """Pools whose readings run in step, so that their calls share requests."""
+TOGETHER_MOVING = 400
+"""The same for what moves by itself: few calls a pool, of many pools, at every head."""
 
 
-async def read_pools(nodes: Nodes, pools: Sequence[MirroredPool], block_hash: str) -> dict[str, Slots]:
-    """The whole states of these pools at this block, by ident; those that are not there then are left out.
+async def read_pools(
+    nodes: Nodes, pools: Sequence[MirroredPool], block_hash: str, *, moving: bool = False
+) -> dict[str, Slots]:
+    """The whole states of these pools at this block (``moving``: what moves by itself), by ident.
+
+    Those that are not there then, or answer what cannot be, are left out.
 
     Raises ChainError when the chain cannot be asked.
     """
     out: dict[str, Slots] = {}
-    for start in range(0, len(pools), TOGETHER):
-        part = pools[start : start + TOGETHER]
-        out |= await _together(nodes, {p.ident: p.protocol.read(p) for p in part}, block_hash)
+    together = TOGETHER_MOVING if moving else TOGETHER
+    for start in range(0, len(pools), together):
+        part = pools[start : start + together]
+        readings = {p.ident: p.protocol.read_moving(p) if moving else p.protocol.read(p) for p in part}
+        out |= await _together(nodes, readings, block_hash)
     return out
 
 
@@ -118,7 +126,7 @@ class Proof:
 
 async def _drive(nodes: Nodes, reading: Reading, batch: list[Call], block_hash: str) -> Slots:
     while True:
-        answers = await nodes.calls(batch, block_hash)
+        answers = [a or "0x" for a in await nodes.calls(batch, block_hash, reverts=True)]
         try:
             batch = reading.send(answers)
         except StopIteration as done:

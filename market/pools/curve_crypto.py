@@ -2,7 +2,8 @@
 
 Follows get_dy and CurveMath's newton_y of the first generation. The NG generation solves a cubic in closed form with
 other roundings; its pools are not this family. D, price_scale and the fees are state: the contract moves them at
-each exchange, so take them anew at each block. There is no exact-out call.
+each exchange, so take them anew at each block. A pool whose ``future_A_gamma_time`` is not zero finds D anew in each
+quote instead of taking the stored one: ``newton_d`` says it. There is no exact-out call.
 
 State::
 
@@ -11,7 +12,7 @@ State::
     balances     smallest units
     precisions   10^(18 - decimals) of each token
     price_scale  of the second (and third) token in the first, 18 decimals
-    d            the invariant, as stored
+    d            the invariant: as stored, or as newton_d finds it
     a, gamma     as A() and gamma() say
     mid_fee, out_fee   in 10^-10
     fee_gamma    18 decimals
@@ -126,6 +127,8 @@ def newton_y(ann: int, gamma: int, x: list[int], d: int, i: int) -> int:
     """
     n = len(x)
     k0_i = E18
+    if not 10**17 <= d <= 10**33:
+        raise InsufficientLiquidity("so small or large a pool: the contract would revert")
     if n == 2:
         other = x[1 - i]
         y = d**2 // (other * n**2) if other else 0
@@ -172,3 +175,49 @@ def newton_y(ann: int, gamma: int, x: list[int], d: int, i: int) -> int:
                 raise InsufficientLiquidity("unsafe balances: the contract would revert")
             return y
     raise InsufficientLiquidity("the curve's search does not end: the contract would revert")
+
+
+def newton_d(ann: int, gamma: int, unsorted: list[int]) -> int:
+    """The invariant D of two scaled balances (newton_D of CurveCryptoSwap2, which each A and gamma ramp switches on).
+
+    Raises InsufficientLiquidity outside of the range that the contract accepts.
+    """
+    x = sorted(unsorted, reverse=True)
+    n = len(x)
+    if n != 2:
+        raise InsufficientLiquidity("D of three tokens is not found here: the contracts do it in other ways")
+    if not 10**9 <= x[0] <= 10**33 or x[1] * E18 // x[0] < 10**14:
+        raise InsufficientLiquidity("unsafe balances: the contract would revert")
+    d, total = n * _geometric_mean(x), sum(x)
+    for _ in range(ROUNDS):
+        before = d
+        k0 = E18 * n**2 * x[0] // d * x[1] // d
+        g = gamma + E18
+        g = g - k0 + 1 if g > k0 else k0 - g + 1
+        mul1 = E18 * d // gamma * g // gamma * g * A_MULTIPLIER // ann
+        mul2 = 2 * E18 * n * k0 // g
+        slope = total + total * mul2 // E18 + mul1 * n // k0 - mul2 * d // E18
+        plus, minus = d * (slope + total) // slope, d * d // slope
+        step = d * (mul1 // slope) // E18
+        if k0 < E18:
+            minus += step * (E18 - k0) // k0
+        else:
+            minus -= step * (k0 - E18) // k0
+        d = plus - minus if plus > minus else (minus - plus) // 2
+        if abs(d - before) * 10**14 < max(10**16, d):
+            if not all(10**16 - 1 < value * E18 // d < 10**20 + 1 for value in x):
+                raise InsufficientLiquidity("unsafe balances: the contract would revert")
+            return d
+    raise InsufficientLiquidity("D does not converge: the contract would revert")
+
+
+def _geometric_mean(x: list[int]) -> int:
+    """Of two, the greater first, as the contract's search finds it."""
+    d = x[0]
+    for _ in range(ROUNDS):
+        before = d
+        d = (d + x[0] * x[1] // d) // 2
+        difference = abs(d - before)
+        if difference <= 1 or difference * E18 < d:
+            return d
+    raise InsufficientLiquidity("the mean does not converge: the contract would revert")

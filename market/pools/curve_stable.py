@@ -111,6 +111,8 @@ class CurveStablePool(Pool):
         fee = self.fee
         if self.variant == "ng":
             fee = self._dynamic_fee((xp[i] + x) // 2, (xp[j] + y) // 2)
+            if bought * fee // FEE_DENOMINATOR > bought:
+                raise InsufficientLiquidity("so far off its peg the fee is more than all of it: the contract would revert")
             return (bought - bought * fee // FEE_DENOMINATOR) * E18 // self.rates[j]
         if self.rounding == "get_dy":
             bought = bought * E18 // self.rates[j]
@@ -131,7 +133,7 @@ class CurveStablePool(Pool):
         up = (ann * xp[i] + p * self.a_precision) * xp[j]
         down = (ann * xp[j] + p * self.a_precision) * xp[i]
         fee = self.fee if self.variant == "plain" else self._dynamic_fee(xp[i], xp[j])
-        return up * (FEE_DENOMINATOR - fee) * self.rates[i], down * FEE_DENOMINATOR * self.rates[j]
+        return up * max(0, FEE_DENOMINATOR - fee) * self.rates[i], down * FEE_DENOMINATOR * self.rates[j]
 
     def _depth_of(self, index: int) -> int:
         return self.balances[index] * 4  # flat: a share of the price's move is a far larger share of the balance
