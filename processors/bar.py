@@ -28,24 +28,23 @@ TEXTS = ("volume", "buy_volume", "notional")
 class Bar:
     """One interval. Mantissas in the exponents of its instrument's bars."""
 
-    __slots__ = FIELDS
+    __slots__ = (*FIELDS, "_saved", "end_us")
 
     def __init__(self, interval_s: int, start_us: int) -> None:
         self.interval_s = interval_s
         self.start_us = start_us
+        self.end_us = start_us + interval_s * SECOND_US
+        """Behind the interval."""
+        self._saved: dict[str, Any] | None = None
         self.open = self.high = self.low = self.close = 0
         self.volume = self.buy_volume = self.notional = self.trades = self.late_trades = 0
         self.revision = NOT_WRITTEN
         self.first_offset = self.offset = -1
         self.open_ts_us = self.close_ts_us = 0
 
-    @property
-    def end_us(self) -> int:
-        """Behind the interval."""
-        return self.start_us + self.interval_s * SECOND_US
-
     def add(self, price: int, size: int, ts_us: int, bought: bool, offset: int) -> None:
         """Take one trade; their order in the log decides between trades of the same microsecond."""
+        self._saved = None
         if not self.trades:
             self.open = self.high = self.low = self.close = price
             self.open_ts_us = self.close_ts_us = ts_us
@@ -65,10 +64,22 @@ class Bar:
 
     def refine(self, price_factor: int, size_factor: int) -> None:
         """To finer exponents."""
+        self._saved = None
         self.open, self.high = self.open * price_factor, self.high * price_factor
         self.low, self.close = self.low * price_factor, self.close * price_factor
         self.volume, self.buy_volume = self.volume * size_factor, self.buy_volume * size_factor
         self.notional *= price_factor * size_factor
+
+    def revise(self, revision: int) -> None:
+        """Number what is written next."""
+        self.revision = revision
+        self._saved = None
+
+    def saved(self) -> dict[str, Any]:
+        """Its part of a checkpoint; not to be changed. Most bars are over and stay as they are from one to the next."""
+        if self._saved is None:
+            self._saved = {name: str(value) if name in TEXTS else value for name in FIELDS for value in (getattr(self, name),)}
+        return self._saved
 
 
 class InstrumentBars:
@@ -114,7 +125,7 @@ class InstrumentBars:
             bar.add(price, size, ts_us, bought, offset)
             if bar.revision != NOT_WRITTEN:
                 bar.late_trades += 1
-                bar.revision += 1
+                bar.revise(bar.revision + 1)
                 late.append(bar)
         self.too_late += missed
         self.newest_us = max(self.newest_us, ts_us)
@@ -123,13 +134,24 @@ class InstrumentBars:
 
     def due(self, now_us: int) -> list[Bar]:
         """The bars to write for the first time at this venue time, oldest first; forgets those kept long enough."""
-        due = [b for b in self.bars.values() if b.revision == NOT_WRITTEN and b.end_us + LATENESS_US <= now_us]
-        for bar in due:
-            bar.revision = 0
-        self.bars = {key: b for key, b in self.bars.items() if b.end_us + KEEP_US > now_us}
-        self._due_us = min(
-            (b.end_us + (LATENESS_US if b.revision == NOT_WRITTEN else KEEP_US) for b in self.bars.values()), default=0
-        )
+        due: list[Bar] = []
+        gone: list[tuple[int, int]] = []
+        next_us = 0
+        for key, bar in self.bars.items():  # one pass: each closed bar leads here, and half a minute of them is kept
+            at_us = bar.end_us + LATENESS_US if bar.revision == NOT_WRITTEN else bar.end_us + KEEP_US
+            if at_us <= now_us:
+                if bar.revision == NOT_WRITTEN:
+                    bar.revise(0)
+                    due.append(bar)
+                    at_us = bar.end_us + KEEP_US
+                if at_us <= now_us:
+                    gone.append(key)
+                    continue
+            if not next_us or at_us < next_us:
+                next_us = at_us
+        for key in gone:
+            del self.bars[key]
+        self._due_us = next_us
         return sorted(due, key=lambda b: (b.end_us, b.interval_s))
 
     def _scaled(self, trade: dict[str, Any]) -> tuple[int, int]:
@@ -163,10 +185,7 @@ class InstrumentBars:
         return {
             "venue": self.venue, "symbol": self.symbol, "offset": self.offset, "newest_us": self.newest_us,
             "too_late": self.too_late, "price_exp": self.price_exp, "size_exp": self.size_exp,
-            "bars": [
-                {name: str(value) if name in TEXTS else value for name in FIELDS for value in (getattr(bar, name),)}
-                for bar in self.bars.values()
-            ],
+            "bars": [bar.saved() for bar in self.bars.values()],
         }  # fmt: skip
 
     @classmethod

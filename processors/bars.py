@@ -47,10 +47,10 @@ class Bars:
         self.dirty: Marks = {}
         self._written: dict[tuple[str, int], deque[tuple[int, bytes]]] = {}
         """(start_us, encoded Bar) of the newest bars by (key, interval)."""
-        self._encode = codec("Bar").encode
+        self._encode = codec("Bar").hurry().encode
         self._decode_bar = codec("Bar").decode
-        self._decode = codec("Trade").decode
-        self._encode_checkpoint = codec("BarCheckpoint").encode
+        self._decode = codec("Trade").hurry().decode
+        self._encode_checkpoint = codec("BarCheckpoint").hurry().encode
 
     def on_trade_batch(self, tp: Any, records: Sequence[Any]) -> None:
         """A batch of market.trade. Never raises for what is in a record."""

@@ -123,7 +123,7 @@ class Crosses:
         self._fee = fee
         self.by_partition: dict[int, dict[str, Group]] = {}
         self._decode = codec("Bbo").decode
-        self._encode = codec("Cross").encode
+        self._encode = codec("Cross").hurry().encode
         self.on_change: Callable[[str], None] = lambda _: None
         """Called with the symbol whenever a cross was written."""
 

@@ -31,7 +31,7 @@ class Features:
         self._levels = settings.depth_levels
         self._windows: dict[str, Microstructure] = {}
         self._encode_depth = codec("Depth").hurry().encode
-        self._encode_micro = codec("Microstructure").encode
+        self._encode_micro = codec("Microstructure").hurry().encode
         self.lanes: dict[str, Lane] = {}
         if "depth" in settings.derived:
             self.lanes["depth"] = Lane(DEPTH_S, DEPTH_SHARE, self._write_depth)
