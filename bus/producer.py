@@ -34,6 +34,10 @@ class Producer:
             {
                 **client_config(settings),
                 "enable.idempotence": True,
+                # With more of them a leader that changes refuses the second as out of order when the first failed, and
+                # librdkafka then begins anew under another epoch: what was on its way to other partitions is written twice
+                # (confluentinc/librdkafka#4953). Records gather meanwhile, so that it costs little.
+                "max.in.flight.requests.per.connection": 1,
                 "acks": "all",
                 "compression.type": "lz4",
                 "linger.ms": settings.kafka.linger_ms if linger_ms is None else linger_ms,
