@@ -141,7 +141,20 @@ def _create(admin: Any, topics: list[Any]) -> list[str]:
                 continue
             raise BusError(f"cannot create {name}: {error}") from error
         done.append(f"created {name}")
+    _await(admin, {topic.topic for topic in topics})
     return done
+
+
+def _await(admin: Any, names: set[str]) -> None:
+    """Wait until the broker itself knows these topics: it is told of them after their creation was confirmed."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while True:
+        known = {name for name, topic in admin.list_topics(timeout=TIMEOUT_S).topics.items() if topic.partitions}
+        if not (missing := names - known):
+            return
+        if time.monotonic() > deadline_s:
+            raise BusError(f"the broker does not know the topics that it created: {', '.join(sorted(missing))}")
+        time.sleep(0.05)
 
 
 def partitions_on_broker(settings: Settings, admin: Any = None) -> dict[str, int]:

@@ -120,8 +120,11 @@ def _tuned(settings: Settings, options: ReplayOptions, venues: dict[str, Capture
     }
     collector = settings.collector.model_copy(
         # A capture's own silences are not the venue's: nothing is stale while it is played slowly.
-        update={"keyframe_events": options.keyframe_every, "stale_s": 3600.0, "stale_connection_s": 3600.0}
-    )
+        update={
+            "keyframe_events": options.keyframe_every, "stale_s": 3600.0, "stale_connection_s": 3600.0,
+            "lag_max_s": 0.0,  # nor late: its clock runs as fast as it is played
+        }
+    )  # fmt: skip
     processor = settings.processor.model_copy(
         update={
             "app_id": f"venue-mirror-replay-{time.time_ns()}",
@@ -130,6 +133,7 @@ def _tuned(settings: Settings, options: ReplayOptions, venues: dict[str, Capture
             "bbo_every_event": True,
             "derived": (),
             "silence_max_s": 3600.0,
+            "beat_max_s": 3600.0,
             "lag_max_s": 3600.0,  # as fast as it can is no reason to distrust what it says
             "proofs": True,
         }
@@ -259,6 +263,8 @@ class _Run:
                         break
                     await asyncio.sleep(0.1)  # the processor stood still a moment ago, and says so
                     book = await views.book(venue, symbol)
+                if book["state"] != "LIVE":
+                    self.log(f"{venue} {symbol} is {book['state']}: {book.get('reason', '')}")
                 out.write(json.dumps({name: book[name] for name in fields}, ensure_ascii=False) + "\n")
         self.log(f"{len(names)} books written to {self.options.out}")
 
@@ -297,11 +303,12 @@ def compare_bbo(messages: Sequence[Any]) -> tuple[int, int]:
         seen: set[tuple[int, int]] = set()
         for record in records:
             at = bisect_right(ids, record["venue_seq"]) - 1
-            version = (record["epoch"], record["index"])
-            # The snapshot itself (index 0) is no event of the stream; a state change repeats a version.
-            if record["index"] < 1 or at < 0 or version in seen:
-                continue
+            version = (record["epoch"], record["venue_seq"])
+            # The snapshot itself (index 0) is no event of the stream; a state change or a heartbeat repeats a number.
+            again = version in seen
             seen.add(version)
+            if record["index"] < 1 or at < 0 or again:
+                continue
             if _best(record) == _best(own[at][1]):
                 ok += 1
             else:
