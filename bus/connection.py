@@ -71,6 +71,10 @@ class ErrorLog:
 _log_error = ErrorLog()
 
 
+SENTENCES = 1000
+"""Remembered by one Quieter."""
+
+
 class Quieter(logging.Filter):
     """The same for a logger of a library: one line for each of its sentences in QUIET_S, whatever it is about."""
 
@@ -85,6 +89,8 @@ class Quieter(logging.Filter):
         if now_s - said_s < QUIET_S:
             self._said[sentence] = said_s, unsaid + 1
             return False
+        if len(self._said) >= SENTENCES:
+            self._said.clear()  # a library that writes what it is about into the sentence itself
         self._said[sentence] = now_s, 0
         if unsaid:
             record.msg, record.args = f"{record.getMessage()} ({unsaid} more like it before)", None
