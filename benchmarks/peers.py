@@ -34,6 +34,7 @@ from simulator.capture_file import CaptureLine, read_capture  # only needs the s
 
 Tops = dict[str, list[list[str]]]
 """Best bid and ask as [price, size], by the venue's name of the instrument."""
+BACKEND_S = 120
 PARTS = re.compile(r"[=/&?]")
 
 
@@ -167,7 +168,7 @@ class Cryptofeed:
             for _ in range(times):
                 await self.handle(self.feed(callbacks=backends), self.frames[:frames])
             for backend in backends.values():
-                await backend.queue.join()
+                await _written(backend)
 
         spent = await measured(run)
         records = await _log_sizes(address, names)
@@ -175,6 +176,16 @@ class Cryptofeed:
             await backend.stop()
             await backend.worker
         return {"cpu": spent, "records": records - before}
+
+
+async def _written(backend: Any) -> None:
+    """Wait until what it queued is written; its writer may end by an error of its own, and then nothing more would be."""
+    join = asyncio.ensure_future(backend.queue.join())
+    await asyncio.wait({join, backend.worker}, timeout=BACKEND_S, return_when=asyncio.FIRST_COMPLETED)
+    if not join.done():
+        join.cancel()
+        why = backend.worker.exception() if backend.worker.done() else f"{backend.queue.qsize()} records wait"
+        raise RuntimeError(f"{type(backend).__name__} did not finish in {BACKEND_S} s: {why!r}")
 
 
 async def _log_sizes(address: str, topics: list[str]) -> int:
