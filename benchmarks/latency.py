@@ -1,10 +1,11 @@
 """From the venue's byte to a consumer's hand, hop by hop, beside a bare consumer of market.book in the same run.
 
-    python benchmarks/latency.py [--rate 5000] [--instruments 200] [--seconds 30]
+    python benchmarks/latency.py [--rate 5000] [--instruments 200] [--warm 40] [--seconds 30]
 
-Hops: venue → collector (the venue stamps milliseconds), collector's receive → market.book in a bare consumer's hand (the
-floor: what Kafka alone takes), collector's receive → derived.bbo in a consumer's hand (Kafka twice, the processor's
-decode, book and encode between). One machine, one clock. The ratio is the processor's way to the floor.
+A desk's broker and processors have run for days: the first ``--warm`` seconds, in which the broker's JVM compiles itself, are
+not measured. Hops: venue → collector (the venue stamps milliseconds), collector's receive → market.book in a bare
+consumer's hand (the floor: what Kafka alone takes), collector's receive → derived.bbo in a consumer's hand (Kafka twice,
+the processor's decode, book and encode between). One machine, one clock. The ratio is the processor's way to the floor.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=5000)
     parser.add_argument("--instruments", type=int, default=200)
+    parser.add_argument("--warm", type=float, default=40, help="seconds before the measurement")
     parser.add_argument("--seconds", type=float, default=30)
     json_option(parser)
     options = parser.parse_args()
@@ -70,13 +72,13 @@ async def main() -> None:
             private_broker(load_settings(), log_to) as settings,
             mirror(settings, work, instruments=options.instruments, rate=options.rate) as running,
         ):
-            log_to("all books LIVE; measuring")
+            log_to(f"all books LIVE; measuring in {options.warm:g} s")
             book, bbo = (
                 Hand(running.settings, topic.name, topic.record) for topic in (BOOK, BBO)
             )
             for hand in (book, bbo):
                 hand.start()
-            await asyncio.sleep(5)
+            await asyncio.sleep(options.warm)
             before = await running.collector_metrics()
             for hand in (book, bbo):
                 hand.measuring.set()

@@ -34,7 +34,7 @@ from simulator.capture_file import CaptureLine, read_capture  # only needs the s
 
 Tops = dict[str, list[list[str]]]
 """Best bid and ask as [price, size], by the venue's name of the instrument."""
-BACKEND_S = 120
+BACKEND_S = 60
 PARTS = re.compile(r"[=/&?]")
 
 
