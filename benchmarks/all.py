@@ -1,6 +1,6 @@
 """Runs every benchmark, each in its share of the time, and writes what they found: results, page and plots.
 
-    python benchmarks/all.py [--only NAME ...] [--minutes 40] [--page]
+    python benchmarks/all.py [--only NAME ...] [--minutes 45] [--page]
 
 Writes ``benchmarks/results.json``, ``BENCHMARKS.md`` and ``docs/images/bench-*.png`` and ``.svg``. A benchmark that fails
 or takes longer than its share is shown as that on the page, and the rest goes on; what it had found by then counts. With
@@ -34,7 +34,7 @@ SHARES: dict[str, tuple[int, list[str]]] = {
     "collector": (700, ["--rounds", "2", "--frames", "20000", "--kafka-frames", "2000"]),
     "workers": (330, ["--seconds", "8"]),
     "ccxt_tap": (45, ["--seconds", "10"]),
-    "processor": (180, []),
+    "processor": (400, ["--books", "100", "1000", "5000"]),
     "latency": (130, []),
     "throughput": (120, ["--seconds", "40"]),
     "views": (150, ["--rounds", "2", "--events", "80000"]),
@@ -135,7 +135,7 @@ def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=names(), default=None, metavar="NAME", help=", ".join(names()))
-    parser.add_argument("--minutes", type=float, default=40, help="of the whole; shares shrink to fit")
+    parser.add_argument("--minutes", type=float, default=45, help="of the whole; shares shrink to fit")
     parser.add_argument("--page", action="store_true", help="only write the page and the plots anew")
     options = parser.parse_args()
     known = {one["benchmark"]: one for one in json.loads(RESULTS.read_text("utf-8"))} if RESULTS.exists() else {}
