@@ -48,6 +48,11 @@ class Group:
         self.last: tuple[Any, ...] = ()
         """What was written last, without ages."""
 
+    @property
+    def written_venues(self) -> int:
+        """How many venues counted in what was written last; -1: nothing was."""
+        return self.last[0] if self.last else -1
+
     def live(self, now_s: float) -> list[dict[str, Any]]:
         """The quotes that count."""
         return [q.record for q in self.quotes.values() if q.record["state"] == "LIVE" and now_s - q.heard_s < QUIET_S]
@@ -159,10 +164,12 @@ class Crosses:
             self._write(group)
 
     def look_again(self) -> None:
-        """Once a second: a venue may have fallen silent."""
+        """Once a second: a venue may have fallen silent. Nothing else changes without a quote, so they are only counted."""
+        now_s = time.time()
         for groups in self.by_partition.values():
             for group in groups.values():
-                self._write(group)
+                if len(group.live(now_s)) != group.written_venues:
+                    self._write(group)
 
     def _write(self, group: Group) -> None:
         now_ns = time.time_ns()

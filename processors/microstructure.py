@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from math import isqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 from processors.mirror_book import MirrorBook
 
@@ -28,6 +28,17 @@ class Second:
         self.second = second
         self.count = self.spread_sum = self.squares = 0
         self.spread_min = self.spread_max = spread
+
+
+class Whole(NamedTuple):
+    """The sum of the seconds that are over. Without any, ``samples`` is 0 and the spreads say nothing."""
+
+    samples: int
+    spread_sum: int
+    spread_min: int
+    spread_max: int
+    squares: tuple[int, int, int]
+    """Of the last 1, 10 and 60 seconds."""
 
 
 class Microstructure:
@@ -81,6 +92,26 @@ class Microstructure:
                 one.spread_max *= factor
         self._price_exp = price_exp
 
+    def _whole(self, now: int) -> Whole:
+        """The seconds that are over, in one pass: this is asked for at each change of a book."""
+        samples = spread_sum = spread_min = spread_max = last_1 = last_10 = last_60 = 0
+        for one in self._seconds:
+            age = now - one.second
+            if not 0 < age <= WINDOW_S:
+                continue
+            if not samples or one.spread_min < spread_min:
+                spread_min = one.spread_min
+            if not samples or one.spread_max > spread_max:
+                spread_max = one.spread_max
+            samples += one.count
+            spread_sum += one.spread_sum
+            last_60 += one.squares
+            if age <= 10:
+                last_10 += one.squares
+                if age <= 1:
+                    last_1 += one.squares
+        return Whole(samples, spread_sum, spread_min, spread_max, (last_1, last_10, last_60))
+
     def record(self, book: MirrorBook, partition: int, state: str) -> dict[str, Any] | None:
         """The Microstructure record; None when a side is empty."""
         own = book.book
@@ -89,8 +120,8 @@ class Microstructure:
             return None
         mid2, spread = bid[0] + ask[0], ask[0] - bid[0]
         now = book.ts_received_ns // 1_000_000_000
-        whole = [one for one in self._seconds if now - WINDOW_S <= one.second < now]
-        count = sum(one.count for one in whole)
+        whole = self._whole(now)
+        count = whole.samples
         weight = bid[1] + ask[1]
         return {
             "venue": book.venue, "symbol": book.symbol, "state": state, "epoch": book.epoch, "index": book.index,
@@ -101,13 +132,12 @@ class Microstructure:
             "imbalance5_ppm": _imbalance(sum(s for _, s in own.bids.top(5)), sum(s for _, s in own.asks.top(5))),
             "spread": spread,
             "spread_ppm": spread * 2 * PPM // mid2 if mid2 > 0 else 0,
-            "spread_min": min((one.spread_min for one in whole), default=spread),
-            "spread_max": max((one.spread_max for one in whole), default=spread),
-            "spread_mean": sum(one.spread_sum for one in whole) * 10**MEAN_DIGITS // count
-            if count else spread * 10**MEAN_DIGITS,
-            "volatility_1s_ppb": _volatility(whole, now - 1),
-            "volatility_10s_ppb": _volatility(whole, now - 10),
-            "volatility_60s_ppb": _volatility(whole, now - 60),
+            "spread_min": whole.spread_min if count else spread,
+            "spread_max": whole.spread_max if count else spread,
+            "spread_mean": (whole.spread_sum * 10**MEAN_DIGITS // count) if count else spread * 10**MEAN_DIGITS,
+            "volatility_1s_ppb": isqrt(whole.squares[0]),
+            "volatility_10s_ppb": isqrt(whole.squares[1]),
+            "volatility_60s_ppb": isqrt(whole.squares[2]),
             "samples": count, "ts_venue_us": book.ts_venue_us, "ts_received_ns": book.ts_received_ns,
         }  # fmt: skip
 
@@ -116,7 +146,3 @@ def _imbalance(bid_size: int, ask_size: int) -> int:
     difference, total = bid_size - ask_size, bid_size + ask_size
     part = abs(difference) * PPM // total
     return part if difference >= 0 else -part
-
-
-def _volatility(seconds: list[Second], first: int) -> int:
-    return isqrt(sum(one.squares for one in seconds if one.second >= first))

@@ -10,11 +10,12 @@ from math import isqrt
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.conflation import Lane
-from processors.cross import QUIET_S, Group, Quote, best, spread_mbps
+from processors.cross import QUIET_S, Crosses, Group, Quote, best, spread_mbps
 from processors.microstructure import Microstructure
 from processors.mirror_book import MirrorBook
 from schemas.codec import codec
@@ -78,6 +79,29 @@ def test_a_finer_exponent_changes_no_return() -> None:
     assert (record["spread_min"], record["spread_max"]) == (120, 200)
 
 
+@given(st.lists(st.tuples(st.integers(0, 90), st.integers(1, 500), st.integers(0, 300)), min_size=1, max_size=80))
+def test_the_window_is_the_last_sixty_whole_seconds_each_counted_once(samples) -> None:
+    window, taken = Microstructure(), []
+    for second, mid, half in sorted(samples):
+        window.sample(book((10_000 + mid - half, 1), (10_000 + mid + half + 1, 1), at_ns=second * 10**9))
+        taken.append((second, 2 * (10_000 + mid) + 1, 2 * half + 1))
+    now = taken[-1][0]
+    record = window.record(book((10_000, 1), (10_001, 1), at_ns=now * 10**9), 0, "LIVE")
+    assert record is not None
+    whole = [(second, spread) for second, _, spread in taken if now - 60 <= second < now]
+    spreads = [spread for _, spread in whole]
+    assert record["samples"] == len(whole)
+    assert record["spread_min"] == min(spreads, default=1)
+    assert record["spread_max"] == max(spreads, default=1)
+    assert record["spread_mean"] == (sum(spreads) * 1000 // len(spreads) if spreads else 1000)
+    for seconds in (1, 10, 60):
+        squares = sum(
+            (abs(here - before) * 10**9 // before) ** 2
+            for (_, before, _), (second, here, _) in pairwise(taken) if now - seconds <= second < now
+        )  # fmt: skip
+        assert record[f"volatility_{seconds}s_ppb"] == isqrt(squares)
+
+
 def quote(venue: str, bid: int, ask: int, exp: int = -2, state: str = "LIVE", size: int = 5) -> dict[str, Any]:
     return {
         "venue": venue, "symbol": "A/B", "state": state, "epoch": 1, "index": 2, "offset": 3, "partition": 4,
@@ -110,6 +134,31 @@ def test_only_live_books_that_are_repeated_count() -> None:
     silent = found.cross(1000.0 + QUIET_S + 1, 10**18, lambda *_: None)
     assert (silent["venues"], silent["bid_venue"], silent["spread_mbps"]) == (0, "", None)
     codec("Cross").encode(silent)
+
+
+def test_a_group_is_looked_at_again_only_when_a_venue_has_fallen_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[dict[str, Any]] = []
+    now = [1000.0]
+    monkeypatch.setattr("processors.cross.time", SimpleNamespace(time=lambda: now[0], time_ns=lambda: int(now[0] * 1e9)))
+
+    def put(topic: str, key: str, value: bytes) -> bool:
+        written.append(codec("Cross").decode(value))
+        return True
+
+    crosses = Crosses(SimpleNamespace(put=put), SimpleNamespace(crosses=0), {}, lambda *_: None)
+    found = group(quote("a", 100, 110), quote("b", 101, 109))
+    crosses.by_partition[0] = {"A/B": found}
+    crosses.look_again()
+    assert [one["venues"] for one in written] == [2]
+    crosses.look_again()
+    assert len(written) == 1
+    found.quotes["a"].heard_s = now[0] = 1000.0 + QUIET_S
+    crosses.look_again()
+    crosses.look_again()
+    assert [(one["venues"], one["bid_venue"]) for one in written] == [(2, "b"), (1, "a")]
+    now[0] += QUIET_S
+    crosses.look_again()
+    assert [(one["venues"], one["bid_venue"]) for one in written[2:]] == [(0, "")]
 
 
 PRICE = st.integers(1, 10**12)
