@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Group
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -95,6 +96,16 @@ class Sample:
         return sum(v.book_events for v in self.venues.values()) + (self.chain.book_events if self.chain else 0)
 
 
+def doubts(books: list[dict[str, Any]]) -> str:
+    """Why listed books are not LIVE: each state with how many are in it, and the reason that most of them give."""
+    reasons: dict[str, Counter[str]] = {}
+    for b in books:
+        if b["state"] not in ("LIVE", "DELISTED"):
+            reasons.setdefault(b["state"], Counter())[b.get("reason", "")] += 1
+    told = ((state, found.total(), found.most_common(1)[0][0]) for state, found in sorted(reasons.items()))
+    return "; ".join(f"{count} {state}: {reason}" for state, count, reason in told if reason)
+
+
 def rates(now: Sample, before: Sample | None) -> tuple[float, dict[str, float]]:
     """Events a second: processed, and received by venue."""
     if before is None or now.at_s <= before.at_s:
@@ -116,6 +127,7 @@ def line(now: Sample, before: Sample | None, elapsed_s: float) -> str:
         f"applied {processed:,.0f}/s  lag {now.lag}  worst age {worst} ms  key frames {now.keyframes_ok}  "
         f"compared {now.compared}  mismatches {now.mismatches}" + (_chain_line(now.chain) if now.chain else "")
         + (f"  trading: {now.trading}" if now.trading else "")
+        + (f"  {why}" if (why := doubts(now.books)) else "")
     )  # fmt: skip
 
 
@@ -160,6 +172,7 @@ def screen(now: Sample, before: Sample | None, elapsed_s: float, links: dict[str
         f"{elapsed_s:,.0f} s   applied {processed:,.0f} events/s   lag {now.lag}   key frames ok {now.keyframes_ok:,}   "
         f"compared with the venues' truth {now.compared}   {mismatches}   dead letters {now.dead_letters}"
         + (f"\ntrading with play money: {now.trading}" if now.trading else "")
+        + (f"\n[yellow]{escape(why)}[/]" if (why := doubts(now.books)) else "")
     )  # fmt: skip
     where = "   ".join(f"{name} {url}" for name, url in links.items())
     return Group(Panel(summary, title="venue-mirror"), *parts, best, f"[dim]{where}   Ctrl-C stops[/]")
