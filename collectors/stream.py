@@ -11,12 +11,11 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
 import picows
 
-from collectors.errors import CollectorError
 from collectors.events import Reply
 from collectors.renewal import Shadow
 
@@ -141,7 +140,8 @@ class Connection:
         """Close the socket because what it sends cannot be trusted; it is opened again."""
         log.warning("%s: connection %d closed: %s", self._pool.name, self.number, reason)
         if self._transport is not None:
-            self._transport.disconnect()
+            # At once: where the other side is gone, closing in order waits for it as long as TCP does.
+            self._transport.disconnect(graceful=False)
 
     async def run(self) -> None:
         """Connect, subscribe, watch; again after every loss, with jitter and backoff."""
@@ -150,9 +150,9 @@ class Connection:
             await pool.connect_turn()
             try:
                 transport, listener = await self._open()
-            except (OSError, picows.WSError, TimeoutError, CollectorError) as error:
+            except Exception as error:  # whatever was answered: this task ends with the connection's last instrument only
                 pool.counts.connection_errors += 1
-                log.warning("%s: %s: %s", pool.name, pool.url, error)
+                log.warning("%s: %s: %s: %s", pool.name, pool.url, type(error).__name__, error)
                 await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
                 backoff_s = min(LONGEST_BACKOFF_S, backoff_s * 2)
                 continue
@@ -162,13 +162,13 @@ class Connection:
             self._to_subscribe = deque(sorted(self.natives))
             opened_s = self.opened_s = time.monotonic()
             pool.connected.set()
-            feeder = asyncio.create_task(self._feed())
-            watcher = asyncio.create_task(self._watch(transport, listener))
+            feeder = asyncio.create_task(self._kept(self._feed()))
+            watcher = asyncio.create_task(self._kept(self._watch(transport, listener)))
             try:
                 await transport.wait_disconnected()
-            except picows.WSError as error:
+            except Exception as error:
                 # Bytes that are no websocket frames, a closing code that may not be sent: a loss like any other.
-                log.warning("%s: connection %d broke the websocket's rules: %s", pool.name, self.number, error)
+                log.warning("%s: connection %d ended: %s: %s", pool.name, self.number, type(error).__name__, error)
             finally:
                 feeder.cancel()
                 watcher.cancel()
@@ -186,6 +186,15 @@ class Connection:
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))  # noqa: S311
             backoff_s = min(LONGEST_BACKOFF_S, backoff_s * 2)
 
+    async def _kept(self, work: Coroutine[None, None, None]) -> None:
+        """An open connection's own task: an error that nobody foresaw ends the connection, which is seen and mended."""
+        try:
+            await work
+        except Exception as error:
+            self._pool.counts.internal_errors += 1
+            log.error("%s: connection %d", self._pool.name, self.number, exc_info=error)
+            self.break_off(f"internal error: {type(error).__name__}")
+
     async def _open(self) -> tuple[picows.WSTransport, _Listener]:
         pool = self._pool
         receive = pool.pipeline.receiver(pool.venue.connection(), self._on_reply, self.break_off, self._send)
@@ -202,7 +211,8 @@ class Connection:
             disconnect_on_exception=False,
             logger_name="stream",
         )
-        assert isinstance(listener, _Listener)
+        if not isinstance(listener, _Listener):  # picows gives none where the server closes before it has answered
+            raise ConnectionError("the server closed the connection in the handshake")
         return transport, listener
 
     def _on_reply(self, reply: Reply) -> None:
