@@ -275,17 +275,21 @@ class CcxtAccount(VenueAccount):
             raise outcome(error) from error
 
     async def _watch(self, watch: Any, seen: Any) -> None:
+        """Hand on what the private stream brings, until cancelled. Whatever breaks, a sweep (None) finds what it hid."""
         while True:
             try:
-                for one in await watch():
-                    self._put(seen(one))
-            except (ccxt.BaseError, OSError) as error:
-                log.warning("%s: the private stream broke: %s", self.account, str(error)[:200])
+                found = await watch()
+            except Exception as error:  # ccxt's own mistakes too: they must not end the stream
+                log.warning("%s: the private stream broke: %s: %s", self.account, type(error).__name__, str(error)[:200])
                 self._put(None)
                 await asyncio.sleep(1)
-            except (KeyError, TypeError, ValueError) as error:
-                log.error("%s: an event of the private stream makes no sense: %s", self.account, error)
-                self._put(None)
+                continue
+            for one in found:
+                try:
+                    self._put(seen(one))
+                except Exception as error:
+                    log.error("%s: an event of the private stream makes no sense: %s", self.account, str(error)[:200])
+                    self._put(None)
 
     def _put(self, event: OrderReport | FillReport | None) -> None:
         try:

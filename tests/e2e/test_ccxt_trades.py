@@ -14,7 +14,7 @@ from typing import Any
 import ccxt.async_support
 import pytest
 
-from execution.account import FillReport, OrderRequest
+from execution.account import FillReport, OrderReport, OrderRequest
 from execution.ccxt_account import KNOWN, CcxtAccount, CcxtOptions, armed, from_venue, to_venue
 from execution.egress import Egress, EgressCaps
 from execution.errors import AccountError, NotFound, Refused, Throttled, Unclear
@@ -120,6 +120,35 @@ async def test_orders_and_fills_by_rest_and_by_stream(venue: TradingVenue, accou
     total = venue.core.totals("key")
     held = await account.balances()
     assert {a: Decimal(b.total).scaleb(b.exp) for a, b in held.items()} == {a: t for a, t in total.items() if t}
+
+
+async def test_neither_mistakes_of_the_library_nor_events_without_sense_end_the_stream(
+    venue: TradingVenue, tmp_path: Path
+) -> None:
+    account = CcxtAccount(options(venue, tmp_path / "keys"))
+    exchange: Any = account._exchange
+    real, mistakes = exchange.watch_orders, [AttributeError("'NoneType' object has no attribute 'url'"), KeyError("symbol")]
+
+    async def watch_orders() -> Any:
+        if mistakes:
+            raise mistakes.pop()
+        return [{"no": "order"}, *await real()]
+
+    exchange.watch_orders = watch_orders
+    await account.start()
+    seen: list[Any] = []
+    number = 900
+    try:
+        async with asyncio.timeout(60):
+            while not any(isinstance(one, OrderReport) for one in seen):
+                number += 1
+                await account.place(order(number, "BUY", 1_000_000, 1000))
+                await asyncio.sleep(0.3)
+                while not account._queue.empty():
+                    seen.append(account._queue.get_nowait())
+    finally:
+        await account.close()
+    assert seen[:3] == [None, None, None], "a sweep for each mistake, and for what made no sense"
 
 
 async def settled(account: CcxtAccount) -> None:
