@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ BACKOFF_S = (0.5, 1.0, 2.0, 5.0)
 """Pauses before a worker is started again, by how often it has died lately."""
 STEADY_S = 60.0
 """A worker that ran this long has not died lately."""
+LEAVE_S = 5.0
+"""For taking leave of Kafka, after the last checkpoint."""
 NOT_RESTARTED = (2, 64)
 """Exit codes that trying again does not change: no broker at the start, wrong settings."""
 
@@ -38,7 +41,20 @@ def process(
         raise typer.Exit(run_workers(workers, settings.processor.web_port, str(config) if config else None, say))
     from processors.app import main as run
 
-    raise typer.Exit(run(settings))
+    _end(run(settings))
+
+
+def _end(code: int) -> None:
+    """End with this code even where Faust's consumer thread does not: it takes leave of a Kafka that may be gone for good."""
+    from mode.threads import WorkerThread
+
+    deadline_s = time.monotonic() + LEAVE_S
+    for thread in [thread for thread in threading.enumerate() if isinstance(thread, WorkerThread)]:
+        thread.join(max(0.0, deadline_s - time.monotonic()))
+        if thread.is_alive():
+            print(f"Kafka does not answer: gone without leaving the group (exit code {code})", file=sys.stderr, flush=True)
+            os._exit(code)
+    raise typer.Exit(code)
 
 
 class Worker:

@@ -13,6 +13,8 @@ from typing import Any, ClassVar, cast
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+LEAVE_S = 15.0
+"""For the driver's thread to end; a minute by default, which is more than a cluster gives the whole process."""
 BatchHandler = Callable[[TP, Sequence[Any]], None]
 """``handler(tp, records)``: aiokafka ConsumerRecords in order. Must not block for long; what it raises stops the app."""
 
@@ -26,6 +28,11 @@ class BatchConsumer(driver.Consumer):
     """Where a hole was found and read again: what is missing still is not in the log any more."""
     _looked_behind: dict[TP, int] = {}  # noqa: RUF012 - replaced with _follows, never shared
     """The same, where no batch showed the hole."""
+
+    def _new_consumer_thread(self) -> Any:
+        thread = super()._new_consumer_thread()
+        thread.shutdown_timeout = LEAVE_S
+        return thread
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
         app = cast(Any, self.app)

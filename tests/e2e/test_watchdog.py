@@ -85,7 +85,14 @@ async def test_it_cancels_what_is_ours_after_the_silence_and_not_before(dog: Dog
     assert set(accounts) == {dog.name}
     [account] = accounts.values()
     await account.connect()
-    own = Watchdog(dog.settings, accounts, dog.said.append, 60, lambda: dog.now_s)
+    taken: list[int] = []
+
+    class Hearing(Watchdog):
+        def take(self, raw: bytes) -> None:
+            super().take(raw)
+            taken.append(codec("SignOfLife").decode(raw)["ts_ns"])
+
+    own = Hearing(dog.settings, accounts, dog.said.append, 60, lambda: dog.now_s)
     running = asyncio.create_task(own.run())
     producer = Producer(dog.settings, linger_ms=0)
 
@@ -93,8 +100,12 @@ async def test_it_cancels_what_is_ours_after_the_silence_and_not_before(dog: Dog
         ts_ns = time.time_ns() - age_s * 10**9
         return codec("SignOfLife").encode({"account": dog.name, "run": "r", "open_orders": 2, "ts_ns": ts_ns})
 
+    last_sent = b""
+
     def sign() -> None:
-        producer.send("orders.alive", dog.name, made())
+        nonlocal last_sent
+        last_sent = made()
+        producer.send("orders.alive", dog.name, last_sent)
         producer.poll(0)
 
     try:
@@ -112,12 +123,11 @@ async def test_it_cancels_what_is_ours_after_the_silence_and_not_before(dog: Dog
             await own.check()
         assert len(dog.open_ids()) == 3 and not dog.said
 
-        def silence() -> bool:  # signs that are still on their way end it again: more of it, then
-            dog.now_s += 61
-            return bool(dog.said)
-
-        await until(silence)
-        await until(lambda: dog.open_ids() == ["by hand"])
+        # What is still on its way would end the silence: all of it first.
+        assert producer.flush(60) == 0
+        await until(lambda: taken[-1] == codec("SignOfLife").decode(last_sent)["ts_ns"])
+        dog.now_s += 61
+        await until(lambda: dog.open_ids() == ["by hand"] and bool(dog.said))
         assert dog.said[0].startswith(f"ALARM {dog.name}: nobody looked after it for ")
         assert dog.said[0].endswith("2 orders were open, none of ours is now")
         dog.said[1:] = []

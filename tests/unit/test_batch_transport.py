@@ -25,6 +25,7 @@ PINNED = {
     "Recovery.need_recovery": (recovery.Recovery.need_recovery, "fd1dc345b5d5e121"),
     "Recovery.on_recovery_completed": (recovery.Recovery.on_recovery_completed, "6ef567acf072e46d"),
     "Recovery._restart_recovery": (recovery.Recovery._restart_recovery.fun, "6bd8a8558a2dffe4"),
+    "aiokafka Consumer._new_consumer_thread": (driver.Consumer._new_consumer_thread, "0870ec53dea75083"),
     "aiokafka Consumer._getmany": (driver.Consumer._getmany, "f9d47aa9010b5ff2"),
 }
 
@@ -44,7 +45,7 @@ def test_what_is_overridden_or_called_inside_faust_is_as_it_was_when_it_was_read
 
 def test_the_transport_overrides_these_methods_and_nothing_else() -> None:
     own = {name for name in vars(BatchConsumer) if not name.startswith("__") and callable(getattr(BatchConsumer, name))}
-    assert own & set(dir(driver.Consumer)) == {"_wait_next_records", "verify_event_path"}
+    assert own & set(dir(driver.Consumer)) == {"_new_consumer_thread", "_wait_next_records", "verify_event_path"}
     assert BatchTransport.Consumer is BatchConsumer
 
 
