@@ -62,8 +62,8 @@ class Delays:
             ages = [
                 worker.ts_received_ns // 1_000_000 - worker.ts_venue_us // 1000
                 for worker in books
-                # A snapshot may carry the time of its last change, which may be long ago.
-                if worker.index and worker.ts_venue_us > 0 and now_ns - worker.ts_received_ns < LOOK_NS
+                # A snapshot may carry the time of its last change, which may be long ago; a heartbeat brings no other.
+                if worker.index > worker.beats and worker.ts_venue_us > 0 and now_ns - worker.ts_received_ns < LOOK_NS
             ]
             reason, connection = "", self._connections.get(name)
             if ages and abs(age_ms := min(ages)) < PLAYED_MS:

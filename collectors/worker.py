@@ -44,8 +44,8 @@ class BookWorker:
 
     __slots__ = (
         "_asked_ns", "_bridging", "_last_event_ns", "_live_once", "_pace", "_patience_s", "_pause_ns", "_retry_s",
-        "_settings", "_want_snapshot", "counts", "epoch", "index", "journal", "key", "last_seq", "local", "native", "pending",
-        "publisher", "rule", "since_ns", "state", "streaming", "symbol", "synced", "ts_received_ns", "ts_venue_us",
+        "_settings", "_want_snapshot", "beats", "counts", "epoch", "index", "journal", "key", "last_seq", "local", "native",
+        "pending", "publisher", "rule", "since_ns", "state", "streaming", "symbol", "synced", "ts_received_ns", "ts_venue_us",
         "waits_for_delta",
     )  # fmt: skip
 
@@ -65,7 +65,7 @@ class BookWorker:
         self.state = "SYNCING"
         self.since_ns = time.time_ns()
         self.epoch = last_epoch
-        self.index = 0
+        self.index = self.beats = 0  # of this epoch: events behind its snapshot, and heartbeats among them
         self.last_seq = -1
         self.ts_venue_us = self.ts_received_ns = 0
         self.synced = False
@@ -141,7 +141,7 @@ class BookWorker:
             return
         book = self.local.book
         self.rule.reset()
-        self.index = 0
+        self.index = self.beats = 0
         self.last_seq = snapshot.last_seq
         self.ts_venue_us, self.ts_received_ns = snapshot.ts_venue_us, ts_ns
         crossed, agrees = book.crossed(), self.rule.verify(book, snapshot)
@@ -255,6 +255,7 @@ class BookWorker:
         self.index += 1
         taken = self.publisher.book(self, "DELTA", self.last_seq, ([], [], [], []))
         self.counts.beats += taken
+        self.beats += taken
         self.index -= not taken
 
     # How it is done.

@@ -368,12 +368,13 @@ class Gateway:
     # Steps of the state machine.
 
     async def to(self, order: Order, state: str, cause: str, *, durable: bool = True, raw: bytes | None = None) -> None:
-        before = order.to(state, cause)
+        # The time at which it was known: what acts on it at once may be told of before the journal has it.
+        before, known_ns = order.to(state, cause), self.clock.now_ns()
         if durable:
             self.step(f"before {state}")
             await self.journal.append(self._entry(order, "STATE") | {"raw": raw})
             self.step(f"after {state}")
-        self.outbox.order(order, before, self.clock.now_ns())
+        self.outbox.order(order, before, known_ns)
 
     def _entry(self, order: Order, step: str, intent: bytes | None = None) -> Record:
         return {

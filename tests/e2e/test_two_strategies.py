@@ -28,6 +28,13 @@ def lives(floor: Floor) -> list[dict[str, Any]]:
     return [one for one in out.values() if "left" in one]
 
 
+def history(floor: Floor, *orders: dict[str, Any]) -> str:
+    """What was written of these orders, in order of time."""
+    ids = {o["order_id"] for o in orders}
+    events = sorted((e for e in floor.mine("orders.event") if e["order_id"] in ids), key=lambda e: e["ts_ns"])
+    return "\n".join(f"{e['ts_ns'] // 1000} {e['order_id']} {e['state']} {e['cause']}" for e in events)
+
+
 def met(a: dict[str, Any], b: dict[str, Any]) -> bool:
     """Whether two orders were out at the same time at prices that meet."""
     if a["account"] != b["account"] or a["side"] != "BUY" or b["side"] != "SELL" or a["price"] < b["price"]:
@@ -85,7 +92,8 @@ def test_a_maker_and_a_taker_share_an_account(floor: Floor, amend: bool) -> None
     by_intent, replaced = ({o["intent_id"]: o for o in some} for some in (orders, later))
     pairs = [(replaced.get(i["target_id"]), by_intent[i["id"]]) for i in decided.values() if i["amend"] and i["id"] in by_intent]
     assert bool(pairs) == amend, floor.told()
-    assert not [(old, new) for old, new in pairs if old is not None and old["to_ns"] > new["from_ns"]]
+    early = [(old, new) for old, new in pairs if old is not None and old["to_ns"] > new["from_ns"]]
+    assert not early, history(floor, *early[0])
     # Both sides of the story are told, where the one that was in the way did not end by itself meanwhile.
     causes = {e["intent_id"]: e["cause"] for e in floor.mine("orders.event") if e["state"] == "CANCELED"}
     way = next(w for w in ways if causes.get(w["made_way"][0], "").startswith("makes way"))

@@ -56,6 +56,24 @@ def test_books_of_a_late_connection_lag_until_it_has_caught_up() -> None:
         assert line.replay.counts.gaps == line.replay.counts.resyncs == 0, "nothing was synchronised anew"
 
 
+def test_the_time_of_a_snapshot_says_nothing_with_heartbeats_behind_it_either() -> None:
+    line = Line()
+    line.change(START, 40)
+    assert line.look(START) == ["LIVE", "LIVE"]
+    # Synchronised anew, while the venue's clock is an hour ahead: the snapshot has the time of its last change.
+    worker = line.replay.worker("ETHUSDT")
+    worker.on_stream_lost("the connection was lost")
+    worker.on_subscribed()
+    ahead = BookSnapshot("ETHUSDT", 0, [("9", "1")], [("20", "1")], START // 1000 + 3_599_000_000)
+    worker.on_snapshot(ahead, START + 5 * S, worker.epoch)
+    for _ in range(3):
+        worker.beat()
+    assert (worker.index, worker.beats) == (3, 3)
+    for second in range(5, 8):
+        line.change(START + second * S, 50)
+        assert line.look(START + second * S) == ["LIVE", "LIVE"], "not an hour behind"
+
+
 def test_one_old_change_among_new_ones_says_nothing() -> None:
     line = Line()
     line.change(START, 40)
