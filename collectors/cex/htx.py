@@ -365,5 +365,8 @@ class _Feed:
         if isinstance(event, BookSnapshot):
             return (event, *self._waiting.pop(event.native, ()))
         if isinstance(event, Reply) and (channel := decode_frame(inflated(frame)).subbed):
-            self._waiting[native_of(channel)] = deque(maxlen=WAITING_MAX)
+            try:
+                self._waiting[native_of(channel)] = deque(maxlen=WAITING_MAX)
+            except ValueError as error:
+                raise MalformedFrame(f"htx frame: {error}") from error
         return events

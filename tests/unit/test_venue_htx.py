@@ -114,6 +114,13 @@ def feed(seq: int, prev: int, price: str) -> bytes:
     return f'{{"ch":"market.btcusdt.mbp.150","ts":1,"tick":{{"seqNum":{seq},"prevSeqNum":{prev},"bids":[[{price},1]]}}}}'.encode()
 
 
+def test_a_confirmation_that_names_no_channel_is_malformed() -> None:
+    for channel in ("arket.btcusdt.mbp.150", "market", "x"):
+        frame = gzip.compress(json.dumps(SUBBED | {"subbed": channel}).encode())
+        with pytest.raises(MalformedFrame, match="no channel"):
+            adapter("htx-spot")().connection()(frame)
+
+
 SUBBED = {"id": "7", "status": "ok", "subbed": "market.btcusdt.mbp.150", "ts": 1}
 
 
