@@ -57,7 +57,7 @@ sbom: setup ## What ships, with licences, as CycloneDX in build/sbom.json
 
 check-deploy: setup ## Image built and run, chart rendered and validated, alert rules tested, rights and dashboards compared
 	@deploy/install-test-tools.sh
-	@$(BIN)/python -m pytest -q tests/unit/test_deploy.py
+	@$(BIN)/python -m pytest -q tests/unit/test_deploy.py tests/unit/test_chart.py tests/unit/test_supply.py
 	@deploy/check-image.sh
 
 bench: setup ## All benchmarks in 45 minutes, and BENCHMARKS.md with tables and plots (ARGS="--only collector workers")
