@@ -38,6 +38,10 @@ class BatchConsumer(driver.Consumer):
         app = cast(Any, self.app)
         generation = app.consumer_generation_id
         records, active = await super()._wait_next_records(timeout)
+        if app.should_stop:
+            # Faust takes what a rebalance gives it as assigned, but prepares nothing for it any more: its conductor knows no
+            # such partition, its tables have not recovered it. What is not taken is not committed, so nothing is lost.
+            return {}, active
         handlers: Mapping[str, BatchHandler] = cast(Any, self.transport).handlers
         changelogs: frozenset[str] = cast(Any, self.transport).changelogs
         if not records or not self.flow_active:

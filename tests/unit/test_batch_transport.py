@@ -61,7 +61,7 @@ class Records:
             handlers={"books": lambda tp, batch: self.handled.append((tp, batch))},
             changelogs=frozenset({"table"}),
         )
-        consumer.app = SimpleNamespace(consumer_generation_id=7)
+        consumer.app = SimpleNamespace(consumer_generation_id=7, should_stop=False)
         consumer.flow_active = True
         consumer._read_offset = {}
         consumer._committed_offset = {TP("books", 0): 3}
@@ -127,6 +127,17 @@ async def test_records_fetched_across_a_rebalance_are_read_again_from_what_is_co
     assert records.handled == []
     assert rest == {}
     assert records.sought == [(TP("books", 0), 3), (TP("books", 1), 9)]
+
+
+async def test_nothing_is_taken_by_a_worker_that_was_told_to_stop(monkeypatch) -> None:
+    """A rebalance may have handed it partitions that nothing is prepared for: Faust's conductor crashed on them."""
+
+    def stop(consumer: Any) -> None:
+        consumer.app.should_stop = True
+
+    records = Records(monkeypatch, {TP("books", 0): batch(3), TP("table", 2): batch(1)}, during=stop)
+    rest, _ = await records.consumer._wait_next_records(1.0)
+    assert (rest, records.handled, records.sought) == ({}, [], [])
 
 
 async def test_records_of_a_partition_that_was_taken_away_are_left_to_its_new_owner(monkeypatch) -> None:
