@@ -31,7 +31,7 @@ class _Connection:
         self.least_ms = self.before_ms = age_ms
         self.began_ns = now_ns
         self.lagging_ns = 0
-        """Since when it lags; 0: it does not."""
+        """Since when every change came late; 0: the last ones did not. A pause in between says nothing of it."""
 
     def lag_ms(self, age_ms: int, now_ns: int) -> int:
         if now_ns - self.began_ns > MEMORY_NS and not self.lagging_ns:
@@ -57,6 +57,7 @@ class Delays:
         if not self._lag_max_ms:
             return []
         seen: dict[object, _Connection] = {}
+        behind: list[object] = []
         for name, natives in groups:
             books = [worker for native in natives if (worker := workers.get(native)) is not None]
             ages = [
@@ -70,10 +71,12 @@ class Delays:
                 connection = connection or _Connection(age_ms, now_ns)
                 if (lag_ms := connection.lag_ms(age_ms, now_ns)) > self._lag_max_ms:
                     reason = f"its connection is {lag_ms / 1000:.1f} s behind the venue"
-            if connection is not None:
                 connection.lagging_ns = (connection.lagging_ns or now_ns) if reason else 0
+                if reason and now_ns - connection.lagging_ns > PATIENCE_NS:
+                    behind.append(name)
+            if connection is not None:
                 seen[name] = connection
             for worker in books:
                 worker.lags(reason)
         self._connections = seen
-        return [name for name, one in seen.items() if one.lagging_ns and now_ns - one.lagging_ns > PATIENCE_NS]
+        return behind

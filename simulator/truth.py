@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 
 Texts = list[list[str]]
@@ -80,6 +80,30 @@ class TruthBook:
             else:
                 raise TooOld(f"{seq} is too long ago, the venue remembers {len(self._undo)} events and is at {self.seq}")
         return (self.seq if seq is None else seq, *_texts(sides))
+
+    def shows(self, seq: int, lost: Collection[int]) -> bool:
+        """Whether a client that got none of the events ending at ``lost`` differs in any level from this book by the first
+        event from ``seq`` on that it did get. Not so when that one wrote the same levels: then its book is right again.
+
+        Raises TruthError when there is no event that ends at ``seq``, or none behind it that was not lost.
+        """
+        ends = [*[at for at, _, _ in self._undo][1:], self.seq]
+        if not self._undo or seq not in ends:
+            raise TruthError(f"no remembered event ends at {seq}")
+        theirs: dict[tuple[int, Decimal], Decimal] = {}
+        for end, (_, _, before) in zip(ends, self._undo, strict=True):
+            if end < seq:
+                continue
+            if end in lost:
+                for side, price, size in before:
+                    theirs.setdefault((side, price), size)
+                continue
+            for side, price, _ in before:
+                theirs.pop((side, price), None)
+            _, *now = self.at(end)
+            ours = {(side, Decimal(p)): Decimal(s) for side, levels in enumerate(now) for p, s in levels}
+            return any(ours.get(level, Decimal(0)) != size for level, size in theirs.items())
+        raise TruthError(f"nothing that was sent follows {seq}")
 
     def seq_at_time(self, ts_us: int) -> int:
         """The sequence number of the event at exactly this time of the venue's clock. Raises TruthError."""

@@ -197,7 +197,8 @@ class Cluster:
     def _topics(self) -> Any:
         from confluent_kafka.admin import AdminClient
 
-        return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, "error_cb": _ignore}).list_topics(timeout=5)
+        conf: dict[str, Any] = {"bootstrap.servers": self.bootstrap, "log_level": 0, "error_cb": _ignore}
+        return AdminClient(conf).list_topics(timeout=5)
 
     def leaders(self, topic: str) -> dict[int, int]:
         """partition → the member that leads it. Blocks; raises KafkaException."""

@@ -194,7 +194,7 @@ class Witness:
 
     def start(self) -> None:
         """Create the topic and begin. Blocks."""
-        from confluent_kafka.admin import AdminClient, NewTopic
+        from confluent_kafka.admin import AdminClient, NewTopic  # pyright: ignore[reportPrivateImportUsage]
 
         from bus.connection import client_config
 

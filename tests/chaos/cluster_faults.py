@@ -170,6 +170,7 @@ async def schema_upgraded(world: World, chance: random.Random) -> str:
     producer, now = Producer(world.settings, linger_ms=0), time.time_ns()
     status = {"venue": venue, "symbol": symbol, "state": "LIVE", "reason": "", "epoch": 1, "since_ns": now, "owner": "drill"}
     producer.send(STATUS.name, f"{venue}|{symbol}", codec("BookStatus").encode(status))
+    event, written = dict[str, Any](), b""
     for index in range(30):
         bids = {100 - n: chance.randint(1, 9) for n in range(5)} if not index else {chance.randint(90, 100): chance.randint(0, 9)}
         levels |= bids

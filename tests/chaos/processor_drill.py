@@ -179,6 +179,10 @@ class Drill:
             await asyncio.to_thread(broker.start)
         await self.until_live()
         self.report.recoveries_s.setdefault(kind, []).append(time.monotonic() - started)
+        await self.compare_every_book()
+
+    async def compare_every_book(self) -> None:
+        """Each book, as any of the workers answers, with the venue's own."""
         async with contextlib.AsyncExitStack() as stack:
             views = [await stack.enter_async_context(Views(f"http://127.0.0.1:{port}")) for port in self._ports]
             symbols = iter(self._natives)

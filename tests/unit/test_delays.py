@@ -104,6 +104,19 @@ def test_what_stays_behind_is_opened_anew_and_not_forgotten() -> None:
         assert line.behind == ([0] if now_s > 61 else [])
 
 
+def test_pauses_do_not_hide_that_every_change_comes_late() -> None:
+    """Few books, changed in turn: a few seconds with changes, a few without, and a venue's clock that was set back."""
+    line = Line()
+    line.change(START, -5000)
+    line.look(START)
+    for now_s in range(5, 80, 5):
+        line.change(START + now_s * S, 40)
+        assert line.look(START + now_s * S)[0] == "LAGGING"
+        assert line.behind == ([0] if now_s > 65 else [])
+        assert line.look(START + (now_s + 3) * S) == ["LIVE", "LIVE"], "nothing waits in it that could be read"
+        assert line.behind == []
+
+
 def test_a_least_age_that_is_long_ago_is_forgotten() -> None:
     line = Line()
     for period in range(4):  # a clock drifts 1.9 s in each
