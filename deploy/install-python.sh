@@ -27,6 +27,8 @@ else
   "$python" -m venv "$venv"
   echo "setup: installing the locked dependencies (a minute or two)"
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -e .
+  # Setuptools warns at length that an editable installation is one.
+  PYTHONWARNINGS="ignore:Editable installation" \
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -e .
 fi
 echo "setup: done"
