@@ -60,6 +60,9 @@ BOOKS: dict[str, list[str]] = {
         '{"id":-1,"method":"subscribe","code":0,"result":{"instrument_name":"BTC_USDT","channel":"book","data":[{"bids":[[<P>,<S>,4]],'
         '"asks":[],"t":1648123943803,"u":5}]}}',
     ],
+    "backpack": [
+        '{"stream":"depth.SOL_USDC","data":{"e":"depth","E":1,"s":"SOL_USDC","a":[["<P>","<S>"]],"b":[],"U":7,"u":8,"T":9}}',
+    ],
     "mexc-contract": [
         '{"channel":"push.depth","data":{"asks":[[<P>,<S>,1]],"bids":[],"version":8},"symbol":"BTC_USDT","ts":1651239652372}',
     ],
@@ -118,6 +121,13 @@ OTHER: dict[str, list[str]] = {
         '"ks":"4","i":"X-PERP","oi":"5","t":1726069647560}]}}',
     ],
     "mexc-spot": ['{"id":0,"code":0,"msg":"spot@public.aggre.depth.v3.api.pb@100ms@BTCUSDT"}'],
+    "backpack": [
+        '{"stream":"trade.X","data":{"e":"trade","E":1,"s":"X","p":"18.68","q":"0.122","b":"1","a":"2","t":12345,"T":5,"m":true}}',
+        '{"stream":"bookTicker.X","data":{"s":"X","a":"18.70","A":"1.000","b":"18.67","B":"2.000","u":"111063070525358080","T":"5"}}',
+        '{"stream":"markPrice.X_PERP","data":{"E":5,"s":"X_PERP","p":"18.70","f":"-0.0000125","i":"19.70","n":1694687965941}}',
+        '{"stream":"openInterest.X_PERP","data":{"E":5,"s":"X_PERP","o":"100"}}',
+        '{"id":null,"error":{"code":4006,"message":"no"}}',
+    ],
     "mexc-contract": [
         '{"channel":"push.deal","data":[{"p":114350.4,"v":4,"T":2,"t":1760368563597}],"symbol":"BTC_USDT","ts":1}',
         '{"channel":"push.ticker","data":{"symbol":"X","fairPrice":1,"indexPrice":2,"holdVol":3,"timestamp":4},"symbol":"X","ts":1}',
