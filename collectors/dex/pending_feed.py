@@ -212,6 +212,9 @@ class PendingFeed:
 
     def _route(self, swap: IntendedSwap, factories: set[str]) -> list[str]:
         pools = self.follower.mirror.pools
+        if swap.pool_ids:
+            named = (pools.get(ident) for ident in swap.pool_ids)
+            return ["" if p is None or (factories and p.protocol.address not in factories) else p.ident for p in named]
         if self._indexed != len(pools):
             self._indexed = len(pools)
             self._pools.clear()

@@ -1,21 +1,24 @@
 """What a transaction to a known router means to swap, from its call data alone. Does no I/O.
 
 Sources: Uniswap's contracts as published: V2Router02, SwapRouter, SwapRouter02 (the same calls, without a deadline),
-UniversalRouter (``Commands.sol``: 0x00 V3 exact in, 0x01 V3 exact out, 0x08 V2 exact in, 0x09 V2 exact out). A V3 path is
-token, fee of three bytes, token, …; for exact out it begins with the token that is bought.
+UniversalRouter (``Commands.sol``: 0x00 V3 exact in, 0x01 V3 exact out, 0x08 V2 exact in, 0x09 V2 exact out, 0x10 actions of
+V4Router: ``IV4Router.sol``, ``Actions.sol``). A V3 path is token, fee of three bytes, token, …; for exact out it begins with the
+token that is bought. V4's path names the keys of its pools, whose hashes are the pools' ids.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
-from eth_abi.abi import decode
+from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
 
-from collectors.dex.blocks import selector
+from collectors.dex.blocks import keccak, selector
 from collectors.dex.errors import BadAnswer
+from market.pools.uniswap_v4 import DYNAMIC_FEE
 
 POOLS_OWN_FEE = -1
 NO_DEADLINE = -1
@@ -33,10 +36,12 @@ class IntendedSwap:
     exact_out: bool
     tokens: tuple[str, ...]
     fees: tuple[int, ...]
-    """Of each hop, millionths; POOLS_OWN_FEE: V2's."""
+    """Of each hop, millionths; POOLS_OWN_FEE: V2's, and what a hook of V4 decides."""
     amount: int
     limit: int
     deadline_s: int = NO_DEADLINE
+    pool_ids: tuple[str, ...] = ()
+    """Of each hop, where the call names the pool itself, as V4's do."""
 
 
 Decoder = Callable[[str, bytes, int], list[IntendedSwap]]
@@ -153,6 +158,10 @@ COMMANDS: dict[int, tuple[str, bool, bool]] = {
 """Command → (its name, whether of V3, whether exact out)."""
 
 
+V4_SWAP = 0x10
+"""Its input: actions, a byte each, and what each is given."""
+
+
 def _universal(*, with_deadline: bool) -> Decoder:
     def read(method: str, raw: bytes, value_wei: int) -> list[IntendedSwap]:
         del method, value_wei
@@ -164,7 +173,10 @@ def _universal(*, with_deadline: bool) -> Decoder:
 
 def _commands(commands: bytes, inputs: tuple[bytes, ...], deadline: int) -> Iterator[IntendedSwap]:
     for command, given in zip(commands[:CALLS_MAX], inputs, strict=False):
-        found = COMMANDS.get(command & 0x3F)
+        command &= 0x3F
+        if command == V4_SWAP:
+            yield from _v4_actions(given, deadline)
+        found = COMMANDS.get(command)
         if found is None:
             continue
         name, of_v3, exact_out = found
@@ -176,6 +188,48 @@ def _commands(commands: bytes, inputs: tuple[bytes, ...], deadline: int) -> Iter
             yield IntendedSwap(name, exact_out, tokens, fees, amount % HALF, limit, deadline)
         else:
             yield _v2_swap(name, exact_out, path, amount % HALF, limit, deadline)
+
+
+# V4's router: actions inside of a command.
+
+KEY = "(address,address,uint24,int24,address)"
+HOPS = "(address,uint24,int24,address,bytes)[]"
+ONE_POOL, SEVERAL_POOLS = f"({KEY},bool,uint128,uint128,bytes)", f"(address,{HOPS},uint128,uint128)"
+V4_ACTIONS: dict[int, tuple[str, str, bool]] = {
+    0x06: ("V4_SWAP_EXACT_IN_SINGLE", ONE_POOL, False),
+    0x07: ("V4_SWAP_EXACT_IN", SEVERAL_POOLS, False),
+    0x08: ("V4_SWAP_EXACT_OUT_SINGLE", ONE_POOL, True),
+    0x09: ("V4_SWAP_EXACT_OUT", SEVERAL_POOLS, True),
+}
+"""Action → (its name, what it is given, whether exact out)."""
+
+
+def pool_id(one: str, other: str, fee: int, spacing: int, hooks: str) -> str:
+    """The id of the V4 pool of these two currencies, in either order: the hash of its key."""
+    low, high = sorted((one.lower(), other.lower()))
+    return "0x" + keccak(encode([KEY], [(low, high, fee, spacing, hooks)])).hex()
+
+
+def _v4_actions(given: bytes, deadline: int) -> Iterator[IntendedSwap]:
+    actions, arguments = decode(["bytes", "bytes[]"], given)
+    for action, raw in zip(actions[:CALLS_MAX], arguments, strict=False):
+        found = V4_ACTIONS.get(action)
+        if found is None:
+            continue
+        name, types, exact_out = found
+        if types is ONE_POOL:
+            (((zero, one, *terms), zero_for_one, amount, limit, _),) = decode([types], raw)
+            tokens, hops = ((zero, one) if zero_for_one else (one, zero)), [terms]
+        else:
+            # For exact out the named currency is the one that is bought, and each key names the one that is paid for it.
+            ((named, path, amount, limit),) = decode([types], raw)
+            between = [hop[0] for hop in path]
+            tokens, hops = (*between, named) if exact_out else (named, *between), [hop[1:4] for hop in path]
+        if not hops:
+            raise BadAnswer(f"{name}: a path of no pools")
+        ids = tuple(pool_id(*pair, *terms) for pair, terms in zip(pairwise(tokens), hops, strict=True))
+        fees = tuple(POOLS_OWN_FEE if fee & DYNAMIC_FEE else fee for fee, _, _ in hops)
+        yield IntendedSwap(name, exact_out, tuple(t.lower() for t in tokens), fees, amount, limit, deadline, ids)
 
 
 SINGLE = "(address,address,uint24,address,uint256,uint256,uint256,uint160)"

@@ -14,10 +14,12 @@ from cli.chain_fuzz import chain_settings
 from collectors.dex.collector import ChainCollector
 from schemas.codec import codec
 from schemas.topics import CHAIN_PENDING
-from simulator.evm import Evm
+from simulator.evm import Evm, encode
 from simulator.evm_dex import Dex
 from simulator.evm_traffic import Traffic
 from tests.evm_state import require_npm
+
+SWAP_V4 = "x(((address,address,uint24,int24,address),bool,uint128,uint128,bytes))"
 
 
 @pytest.mark.broker
@@ -27,11 +29,14 @@ async def test_pending_swaps_are_told_and_taken_back(kafka: str, settings, uniqu
     with Evm() as evm:
         dex = Dex(evm)
         traffic = Traffic(evm, dex, 3)
-        traffic.start(1, 1, 0)
-        v2, v3 = traffic.pools
+        traffic.start(1, 1, 1)
+        v2, v3, v4 = traffic.pools
         more = {
             "pending": True, "preconfirmed_ms": 50,
-            "routers": [{"address": dex.v2_router}, {"address": dex.v3_router, "factories": [dex.v3_factory]}],
+            "routers": [
+                {"address": dex.v2_router}, {"address": dex.v3_router, "factories": [dex.v3_factory]},
+                {"address": dex.v4_swapper, "factories": [dex.v4_manager]},
+            ],
         }  # fmt: skip
         own = settings(kafka={"bootstrap_servers": kafka}, chains=chain_settings(evm, dex, name, **more))
         await asyncio.to_thread(apply, own)
@@ -99,6 +104,13 @@ async def test_pending_swaps_are_told_and_taken_back(kafka: str, settings, uniqu
             finally:
                 beat.cancel()
                 await asyncio.gather(beat, return_exceptions=True)
+
+            # The universal router is in no package: its calls go to another address here, which is not asked to obey them.
+            given = encode(SWAP_V4, (v4.key, True, 779, 1, b""))[4:]
+            command = encode("x(bytes,bytes[])", bytes([0x06]), [given])[4:]
+            fourth = send((dex.v4_swapper, encode("execute(bytes,bytes[])", bytes([0x10]), [command])))
+            record = await until(state(fourth, "PENDING"))
+            assert record["tokens"] == list(v4.key[:2]) and record["fees"] == [v4.fee] and record["pools"] == [v4.ident]
             assert collector.counts.pending_unreadable == 0
         finally:
             stop.set()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from collectors.dex.errors import BadAnswer
 from collectors.dex.metrics import ChainCounts
 from collectors.dex.pending import DROPPED, MINED, MISSES, PENDING, PRECONFIRMED, REPLACED, PendingPool, Transaction
-from collectors.dex.routers import DECODERS, SIGNATURES, intended
+from collectors.dex.routers import DECODERS, SIGNATURES, IntendedSwap, intended, pool_id
 from simulator.evm import encode
 
 A, B, C, TO = ("0x" + pair * 20 for pair in ("aa", "bb", "cc", "dd"))
@@ -63,8 +63,51 @@ def test_a_multicall_and_the_universal_router_give_every_swap():
     assert (second.method, second.amount) == ("V2_SWAP_EXACT_IN", 0)  # all that the router holds
 
 
+ETH, HOOK = "0x" + "00" * 20, "0x" + "99" * 20
+ONE_POOL = "x(((address,address,uint24,int24,address),bool,uint128,uint128,bytes))"
+SEVERAL_POOLS = "x((address,(address,uint24,int24,address,bytes)[],uint128,uint128))"
+
+
+def v4(*actions: tuple[int, bytes]) -> list[IntendedSwap]:
+    """What the universal router is given for these actions of V4's router."""
+    command = encode("x(bytes,bytes[])", bytes(action for action, _ in actions), [given for _, given in actions])[4:]
+    return read("execute(bytes,bytes[],uint256)", bytes([0x10]), [command], 99)
+
+
+def test_v4_actions_name_the_pools_by_their_keys():
+    single = encode(ONE_POOL, ((ETH, A, 500, 10, ETH), False, 7, 5, b"for the hook"))[4:]
+    settle, take = (encode("x(address,uint256)", token, 1)[4:] for token in (A, ETH))
+    (swap,) = v4((0x06, single), (0x0C, settle), (0x0F, take))
+    assert (swap.method, swap.exact_out, swap.tokens, swap.fees) == ("V4_SWAP_EXACT_IN_SINGLE", False, (A, ETH), (500,))
+    assert (swap.amount, swap.limit, swap.deadline_s) == (7, 5, 99)
+    assert swap.pool_ids == (pool_id(ETH, A, 500, 10, ETH),) == (pool_id(A, ETH, 500, 10, ETH),)
+    assert len({*swap.pool_ids, pool_id(ETH, A, 500, 60, ETH), pool_id(ETH, A, 500, 10, HOOK)}) == 3
+
+
+def test_v4_paths_are_told_in_the_direction_of_the_swap():
+    there = encode(SEVERAL_POOLS, (A, [(B, 500, 10, ETH, b""), (C, 0x800000, 60, HOOK, b"")], 7, 5))[4:]
+    back = encode(SEVERAL_POOLS, (C, [(A, 500, 10, ETH, b""), (B, 0x800000, 60, HOOK, b"")], 7, 9))[4:]
+    into, out = v4((0x07, there), (0x09, back))
+    for swap, method, exact_out, limit in ((into, "V4_SWAP_EXACT_IN", False, 5), (out, "V4_SWAP_EXACT_OUT", True, 9)):
+        assert (swap.method, swap.exact_out, swap.tokens, swap.amount, swap.limit) == (method, exact_out, (A, B, C), 7, limit)
+        assert swap.fees == (500, -1)  # the second pool's hook decides
+        assert swap.pool_ids == (pool_id(A, B, 500, 10, ETH), pool_id(B, C, 0x800000, 60, HOOK))
+    with pytest.raises(BadAnswer, match="no pools"):
+        v4((0x07, encode(SEVERAL_POOLS, (A, [], 7, 5))[4:]))
+
+
 def test_no_two_calls_share_their_first_four_bytes():
     assert len(DECODERS) == len(SIGNATURES)
+
+
+@given(st.binary(max_size=6), st.lists(st.binary(max_size=400), max_size=4))
+def test_any_actions_of_v4_are_read_or_refused(actions: bytes, given_: list[bytes]):
+    try:
+        command = encode("x(bytes,bytes[])", actions, given_)[4:]
+        for swap in read("execute(bytes,bytes[])", bytes([0x10]), [command]):
+            assert len(swap.tokens) == len(swap.fees) + 1 == len(swap.pool_ids) + 1
+    except BadAnswer:
+        pass
 
 
 @given(st.sampled_from(sorted(DECODERS)) | st.binary(max_size=4), st.binary(max_size=400))
