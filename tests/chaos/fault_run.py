@@ -63,7 +63,7 @@ class Report:
     first_live_s: float = 0.0
     healed_s: float = 0.0
     samples: Counter[str] = field(default_factory=Counter[str])
-    """``compared`` (equal), ``mismatched``, ``not live``, ``not comparable`` (too long ago, delisted)."""
+    """``compared`` (equal), ``mismatched``, another state than LIVE, ``not comparable`` (too long ago, delisted)."""
     by_venue: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
     injected: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
     commanded: Counter[str] = field(default_factory=Counter[str])
@@ -293,7 +293,7 @@ class FaultRun:
         venue = self._venues[name]
         mirrored = await rooms.views.book(name, symbol)
         if mirrored["state"] != "LIVE":
-            return "not live"
+            return mirrored["state"]
         truth = venue.books.get(venue.natives_by_symbol().get(symbol, ""))
         if truth is None:
             return "not comparable"
@@ -330,7 +330,7 @@ class FaultRun:
         for (name, symbol), what in list(wrong.items())[:50]:
             with contextlib.suppress(ViewError):
                 book = await rooms.views.book(name, symbol)
-                what = f"{what}: {book['state']} ({book['reason']})"
+                what = f"{what} ({book['state']} now: {book['reason']})"
             self.report.problems.append(f"{name} {symbol}: {what} at the end")
         unwell = Counter((name, what) for (name, _), what in wrong.items())
         self.report.problems += [f"{name}: {count} books {what} at the end" for (name, what), count in unwell.items()]
