@@ -19,8 +19,8 @@ class BinanceCoinM(BinanceUsdM):
         instruments_per_connection=50,  # 200 streams, up to four an instrument
         instruments_per_request=50,
         request_interval_s=0.15,
-        connect_interval_s=1.2,
-        connect_burst=40,
+        connect_interval_s=1.6,
+        connect_burst=100,
         rest_weight_per_minute=1800,
         max_age_s=86_400,
     )

@@ -17,8 +17,8 @@ class BinanceSpot(BinanceVenue):
         instruments_per_connection=300,  # 1,024 streams, up to three an instrument
         instruments_per_request=100,
         request_interval_s=0.3,  # five frames a second; a sixth closes the connection
-        connect_interval_s=1.2,  # 300 in five minutes: 250, and the burst
-        connect_burst=40,
+        connect_interval_s=1.6,  # 300 in five minutes: 187, and the burst
+        connect_burst=100,
         rest_weight_per_minute=4500,  # of 6,000: others may share the address
         max_age_s=86_400,
     )

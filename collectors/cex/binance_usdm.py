@@ -25,8 +25,8 @@ class BinanceUsdM(BinanceFutures):
         instruments_per_connection=60,  # 200 streams, up to three an instrument
         instruments_per_request=60,
         request_interval_s=0.15,  # ten frames a second
-        connect_interval_s=1.2,  # 300 in five minutes: 250, and the burst
-        connect_burst=40,
+        connect_interval_s=1.6,  # 300 in five minutes: 187, and the burst
+        connect_burst=100,
         rest_weight_per_minute=1800,  # of 2,400
         max_age_s=86_400,
     )
