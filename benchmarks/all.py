@@ -31,12 +31,12 @@ from benchmarks.plots import write_plots
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results.json"
 SHARES: dict[str, tuple[int, list[str]]] = {
-    "collector": (700, ["--rounds", "2", "--frames", "20000", "--kafka-frames", "2000"]),
+    "collector": (780, ["--rounds", "2", "--frames", "20000", "--kafka-frames", "2000"]),
     "workers": (330, ["--seconds", "8"]),
     "ccxt_tap": (45, ["--seconds", "10"]),
     "processor": (400, ["--books", "100", "1000", "5000"]),
     "latency": (130, []),
-    "throughput": (120, ["--seconds", "40"]),
+    "throughput": (180, ["--seconds", "40", "--rate", "4000"]),
     "views": (150, ["--rounds", "2", "--events", "80000"]),
     "recovery": (200, ["--books", "200", "--kills", "2"]),
     "chain": (120, []),
