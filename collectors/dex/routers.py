@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 from eth_abi.abi import decode, encode
@@ -62,7 +62,10 @@ def _decoded(raw: bytes, value_wei: int, depth: int) -> list[IntendedSwap]:
         if (types := MULTICALLS.get(raw[:4])) is not None and depth == 0:
             *first, calls = decode(types, raw[4:])
             deadline_s = first[0] if types[0] == "uint256" else NO_DEADLINE
-            swaps = [s for call in calls[:CALLS_MAX] for s in _decoded(call, value_wei, 1)]
+            swaps: list[IntendedSwap] = []
+            for call in calls[:CALLS_MAX]:
+                if len(swaps) < CALLS_MAX:  # inner calls hold several each, and may be the same bytes again and again
+                    swaps += _decoded(call, value_wei, 1)
             return [replace(s, deadline_s=deadline_s) if s.deadline_s == NO_DEADLINE else s for s in swaps]
     except (DecodingError, ValueError, OverflowError) as error:
         raise BadAnswer(f"call data of {raw[:4].hex()} that cannot be read: {error}") from error
@@ -166,7 +169,7 @@ def _universal(*, with_deadline: bool) -> Decoder:
     def read(method: str, raw: bytes, value_wei: int) -> list[IntendedSwap]:
         del method, value_wei
         commands, inputs, *rest = decode(["bytes", "bytes[]", *(["uint256"] if with_deadline else [])], raw)
-        return list(_commands(commands, inputs, rest[0] if rest else NO_DEADLINE))
+        return list(islice(_commands(commands, inputs, rest[0] if rest else NO_DEADLINE), CALLS_MAX))
 
     return read
 
@@ -202,6 +205,8 @@ V4_ACTIONS: dict[int, tuple[str, str, bool]] = {
     0x09: ("V4_SWAP_EXACT_OUT", SEVERAL_POOLS, True),
 }
 """Action → (its name, what it is given, whether exact out)."""
+ACTION_MAX = 4096
+"""Bytes that one action is given: twenty pools in a row. Offsets may point at one pool a thousand times over."""
 
 
 def pool_id(one: str, other: str, fee: int, spacing: int, hooks: str) -> str:
@@ -217,6 +222,8 @@ def _v4_actions(given: bytes, deadline: int) -> Iterator[IntendedSwap]:
         if found is None:
             continue
         name, types, exact_out = found
+        if len(raw) > ACTION_MAX:
+            raise BadAnswer(f"{name}: {len(raw)} bytes, more than any swap needs")
         if types is ONE_POOL:
             (((zero, one, *terms), zero_for_one, amount, limit, _),) = decode([types], raw)
             tokens, hops = ((zero, one) if zero_for_one else (one, zero)), [terms]

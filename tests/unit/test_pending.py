@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collectors.dex import routers
 from collectors.dex.errors import BadAnswer
 from collectors.dex.metrics import ChainCounts
 from collectors.dex.pending import DROPPED, MINED, MISSES, PENDING, PRECONFIRMED, REPLACED, PendingPool, Transaction
@@ -94,6 +95,21 @@ def test_v4_paths_are_told_in_the_direction_of_the_swap():
         assert swap.pool_ids == (pool_id(A, B, 500, 10, ETH), pool_id(B, C, 0x800000, 60, HOOK))
     with pytest.raises(BadAnswer, match="no pools"):
         v4((0x07, encode(SEVERAL_POOLS, (A, [], 7, 5))[4:]))
+
+
+def test_calls_that_say_the_same_a_thousand_times_are_cut_short(monkeypatch: pytest.MonkeyPatch):
+    """Whoever writes to the pool of transactions for nothing must not hold up the mirror."""
+    asked: list[str] = []
+    monkeypatch.setattr(routers, "pool_id", lambda *key: asked.append(key[0]) or "0x")
+    single = encode(ONE_POOL, ((ETH, A, 500, 10, ETH), True, 7, 5, b""))[4:]
+    command = encode("x(bytes,bytes[])", bytes([6] * 40), [single] * 40)[4:]
+    call = encode("execute(bytes,bytes[])", bytes([0x10] * 40), [command] * 40)
+    assert len(read("execute(bytes,bytes[])", bytes([0x10] * 40), [command] * 40)) == len(asked) == 16
+    asked.clear()
+    assert len(read("multicall(bytes[])", [call] * 40)) == len(asked) == 16
+    long = encode(SEVERAL_POOLS, (A, [(B, 500, 10, ETH, b"")] * 100, 7, 5))[4:]
+    with pytest.raises(BadAnswer, match="more than any swap needs"):
+        v4((0x07, long))
 
 
 def test_no_two_calls_share_their_first_four_bytes():
