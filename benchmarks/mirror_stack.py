@@ -41,8 +41,11 @@ class Mirror:
 
 
 @contextlib.asynccontextmanager
-async def mirror(settings: Settings, work: Path, *, instruments: int, rate: float) -> AsyncIterator[Mirror]:
-    """A synthetic venue, one collector, one processor on a broker that runs; all books LIVE."""
+async def mirror(
+    settings: Settings, work: Path, *, instruments: int, rate: float, busy: bool = False
+) -> AsyncIterator[Mirror]:
+    """A simulated venue, one collector, one processor on a broker that runs; all books LIVE. ``busy``: with frames as large
+    and as many between two book events as the real venue's busy instruments have, and all three kinds collected."""
     port, metrics_port, web_port = free_port(), free_port(), free_port()
     processor = settings.processor.model_copy(
         update={"app_id": f"bench-{web_port}", "web_port": web_port, "data_dir": work / "faust"}
@@ -54,14 +57,14 @@ async def mirror(settings: Settings, work: Path, *, instruments: int, rate: floa
             "collector": settings.collector.model_copy(update={"metrics_port": metrics_port}),
             "venues": {VENUE: VenueSettings(  # pyright: ignore[reportCallIssue]
                 adapter="binance-usdm", rest_url=f"http://{address}", ws_url=f"ws://{address}",
-                rest_weight_per_minute=10_000_000)},
+                rest_weight_per_minute=10_000_000, **({"channels": ("book", "trade", "ticker")} if busy else {}))},
         }
     )  # fmt: skip
     async with Stack(own, work) as stack, Views(f"http://127.0.0.1:{web_port}") as views:
+        kind = ("load",) if busy else ("synthetic", "--adapter", "binance-usdm")
         venue = await stack.start(
-            "venue", "simulate", "synthetic", "--adapter", "binance-usdm", "--instruments", str(instruments),
-            "--rate", str(rate), "--port", str(port),
-        )  # fmt: skip
+            "venue", "simulate", *kind, "--instruments", str(instruments), "--rate", str(rate), "--port", str(port)
+        )
         child = await stack.start("processor", "process")
         await stack.until("the processor", views.ready, 120)
         collector = await stack.start("collector", "collect", VENUE)

@@ -1,6 +1,10 @@
 """Raw venue bytes an hour through collector, Kafka and processor, sustained, with the lag not growing.
 
-    python benchmarks/throughput.py [--rate 6000] [--instruments 500] [--seconds 300]
+    python benchmarks/throughput.py [--rate 700] [--instruments 100] [--seconds 300] [--small]
+
+Frames are as those of the real venue's busy instruments: 68 levels in each of the depth's, and ten of the best bid and
+offer and three trades between two of them (simulator/load_venue.py). ``--small``: three levels a frame and now and then a
+trade, as of quiet ones, which cost the most for their bytes. ``--rate`` counts book events.
 
 Beside it, the share of the CPU that each process takes, and what the same rate costs a bare collector (a loop of msgspec
 decode and dict books, from benchmarks/bare_loop.py) would be told by benchmarks/collector.py. The ratio here is to the
@@ -30,8 +34,9 @@ FLOOR_GB_H = 4
 async def main() -> int:
     """Run and print; exit code 1 when the lag grew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=float, default=6000)
-    parser.add_argument("--instruments", type=int, default=500)
+    parser.add_argument("--rate", type=float, default=700, help="book events a second")
+    parser.add_argument("--instruments", type=int, default=100)
+    parser.add_argument("--small", action="store_true", help="small frames, as quiet instruments have")
     parser.add_argument("--seconds", type=float, default=300)
     json_option(parser)
     options = parser.parse_args()
@@ -39,7 +44,9 @@ async def main() -> int:
     with tempfile.TemporaryDirectory(prefix="venue-mirror-bench-") as temporary:
         async with (
             private_broker(load_settings(), log_to) as settings,
-            mirror(settings, Path(temporary), instruments=options.instruments, rate=options.rate) as running,
+            mirror(
+                settings, Path(temporary), instruments=options.instruments, rate=options.rate, busy=not options.small
+            ) as running,
         ):
             await asyncio.sleep(5)
             pids = {

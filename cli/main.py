@@ -235,6 +235,21 @@ def simulate_synthetic(
         raise fail(error, 64) from None
 
 
+@simulate_app.command("load")
+def simulate_load(
+    instruments: Annotated[int, typer.Option(min=1)] = 60,
+    rate: Annotated[float, typer.Option(min=0, help="Depth frames a second over all instruments.")] = 500,
+    seed: int = 1,
+    host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, help="0: any free port, printed.")] = 0,
+) -> None:
+    """Binance USD-M with frames as large as its busy instruments', sent at little cost: to measure what reads them."""
+    from simulator.main import run_load
+
+    log_to_stderr()
+    run_load(instruments=instruments, rate=rate, seed=seed, host=host, port=port)
+
+
 @simulate_app.command("capture")
 def simulate_capture(
     files: Annotated[list[Path], typer.Argument(help="Captures of one venue, one stream in this order.")],

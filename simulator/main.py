@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simulator.capture_venue import CaptureVenue
+from simulator.load_venue import LoadVenue
 from simulator.synthetic import SyntheticVenue
 from simulator.venue_server import serve_forever
 
@@ -36,6 +37,16 @@ def run_synthetic(
         if fault_every_s:
             venue.control("script", seed=seed, seconds=FAULTS_S, every=fault_every_s)
         await serve_forever(venue, host, port)
+
+    uvloop.run(run())
+
+
+def run_load(*, instruments: int, rate: float, seed: int, host: str, port: int) -> None:
+    """Serve a venue under load until SIGTERM or SIGINT."""
+    import uvloop
+
+    async def run() -> None:
+        await serve_forever(LoadVenue(instruments=instruments, rate=rate, seed=seed), host, port)
 
     uvloop.run(run())
 

@@ -7,7 +7,7 @@ import contextlib
 import struct
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from aiohttp import WSMsgType, web
@@ -74,6 +74,18 @@ class Client:
             return
         self.queue.append(frame)
         self.wake.set()
+
+    def write(self, frames: Sequence[bytes], most: int) -> int:
+        """Write whole frames (see text_frame) at once, past the queue; gives their bytes. Cut off where ``most`` wait."""
+        if self._transport is None or self._transport.is_closing():
+            return 0
+        if self._transport.get_write_buffer_size() > most:
+            self.overflowed = True
+            self.abort()
+            return 0
+        data = b"".join(frames)
+        self._transport.write(data)
+        return len(data)
 
     def hold(self, native: str, frame: bytes, until_s: float) -> None:
         """Send this instrument's frame, and what comes behind it, at that monotonic time."""

@@ -1,8 +1,9 @@
 """The whole mirror at a steady rate for a long time: memory, lag and mismatches of every process, sampled and judged.
 
-    python -m tests.chaos.soak --minutes 60 --rate 4000 --out results/soak
+    python -m tests.chaos.soak --minutes 60 --rate 650 --out results/soak
 
-A synthetic venue, its collector, two processors and the archiver on one embedded broker. Every sample is a line of JSON in
+A venue with frames as large as its busy instruments' (simulator/load_venue.py; 650 book events a second are 8 GB of
+them an hour), its collector, two processors and the archiver on one embedded broker. Every sample is a line of JSON in
 ``OUT/soak.jsonl``; at the end the slopes are judged and, where matplotlib is installed, drawn to ``OUT/soak.png``. Flat
 means: the line fitted through a process's memory after the first fifth grows by less than GROWTH of its level in an hour,
 and by less than NOISE_MB over what was seen.
@@ -25,7 +26,7 @@ from bus.broker import EmbeddedBroker
 from cli.stack import Stack, free_port, private_broker
 from cli.views import ViewError, Views
 from config.settings import load_settings
-from simulator.synthetic import SyntheticVenue
+from simulator.load_venue import LoadVenue
 from tests.chaos.cluster_checks import Findings, Mirrored, Prober
 from tests.chaos.cluster_rooms import resident_mb
 from tests.e2e.rooms import section
@@ -103,8 +104,8 @@ async def main() -> int:
     """The command; 0 when all was flat and nothing was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--rate", type=float, default=4000, help="book events a second")
-    parser.add_argument("--instruments", type=int, default=200)
+    parser.add_argument("--rate", type=float, default=650, help="book events a second, of about 3.6 kB with what comes between")
+    parser.add_argument("--instruments", type=int, default=100)
     parser.add_argument("--every", type=float, default=5, help="seconds between two samples")
     parser.add_argument("--out", type=Path, default=Path("build/soak"))
     given = parser.parse_args()
@@ -124,9 +125,10 @@ async def main() -> int:
         )  # fmt: skip
         async with private_broker(base, say) as settings:
             broker = EmbeddedBroker(settings.broker).status()
-            venue = SyntheticVenue("binance-usdm", instruments=given.instruments, rate=given.rate, levels=50)
+            venue = LoadVenue(instruments=given.instruments, rate=given.rate)
             await venue.start()
-            settings = settings.model_copy(update={"venues": {"soak": section("binance-usdm", venue)}})
+            collected = section(venue.adapter, venue, channels=("book", "trade", "ticker"))
+            settings = settings.model_copy(update={"venues": {"soak": collected}})
             findings = Findings()
             async with Stack(settings, work / "logs") as stack:
                 ports, metrics = [free_port(), free_port()], free_port()
@@ -146,8 +148,10 @@ async def main() -> int:
                 await asyncio.gather(probing, return_exceptions=True)
             await venue.stop()
     lines = judge(samples, given.rate)
-    events = (samples[-1]["events"] - samples[0]["events"]) / (samples[-1]["s"] - samples[0]["s"])
-    print(f"{samples[-1]['s'] / 60:.1f} minutes, {given.instruments} books, {events:.0f} book events a second")
+    took_s = samples[-1]["s"] - samples[0]["s"]
+    events, volume = ((samples[-1][name] - samples[0][name]) / took_s for name in ("events", "frame_bytes"))
+    print(f"{samples[-1]['s'] / 60:.1f} minutes, {given.instruments} books, {events:.0f} book events a second, "
+          f"{volume * 3600 / 1e9:.2f} GB of the venue's frames an hour")  # fmt: skip
     print("\n".join(lines))
     print(f"probes: {dict(findings.looked)}; wrong: {len(findings.problems)} {findings.problems[:3]}")
     bad = samples[-1]["keyframes_bad"] + samples[-1]["gaps"] + samples[-1]["audit_mismatches"]
@@ -182,6 +186,7 @@ async def _sample(
                 "queue": collected.get("collector_producer_queue"), "gaps": processors.get("processor_gaps_total", 0),
                 "keyframes_ok": processors.get("processor_keyframes_ok_total", 0),
                 "keyframes_bad": processors.get("processor_keyframes_bad_total", 0),
+                "frame_bytes": collected.get("collector_frame_bytes_total", samples[-1]["frame_bytes"] if samples else 0),
                 "audit_mismatches": collected.get("collector_audit_mismatches_total", 0),
                 "probes": findings.looked["LIVE and equal"], "wrong": len(findings.problems),
             }  # fmt: skip
