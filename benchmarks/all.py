@@ -36,7 +36,7 @@ SHARES: dict[str, tuple[int, list[str]]] = {
     "ccxt_tap": (45, ["--seconds", "10"]),
     "processor": (400, ["--books", "100", "1000", "5000"]),
     "latency": (130, []),
-    "throughput": (180, ["--seconds", "40", "--rate", "4000"]),
+    "throughput": (240, ["--seconds", "40"]),
     "views": (150, ["--rounds", "2", "--events", "80000"]),
     "recovery": (200, ["--books", "200", "--kills", "2"]),
     "chain": (120, []),
