@@ -17,7 +17,7 @@ from typing import Any
 from config.settings import Settings
 
 STOP_S = 20
-SECTIONS = ("kafka", "broker", "collector", "processor", "console", "history", "tracing", "venues", "chains")
+SECTIONS = ("kafka", "broker", "collector", "processor", "execution", "console", "history", "tracing", "venues", "chains")
 
 
 class StackError(Exception):

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from bus.producer import Producer
+from bus.status_page import start_server
 from collectors.audit import Auditor
 from collectors.ccxt_feed import CcxtFeed
 from collectors.cex.ccxt_pro import CcxtVenue
@@ -30,7 +31,6 @@ from collectors.publisher import Publisher
 from collectors.readiness import waits_for
 from collectors.rest import RestClient
 from collectors.selection import Selector
-from collectors.server import start_server
 from collectors.snapshots import Snapshots
 from collectors.venue import adapter
 from collectors.worker import BookWorker
@@ -114,8 +114,8 @@ class Collector:
 
         Raises BusError when Kafka fails for good, VenueUnreachable when the first discovery fails.
         """
-        c = self.settings.collector
-        server, _ = await start_server(c, self.metrics.exposition, self.health, partial(waits_for, self))
+        c, ready = self.settings.collector, partial(waits_for, self)
+        server, _ = await start_server(c.metrics_host, c.metrics_port, self.metrics.exposition, self.health, ready)
         loop = asyncio.get_running_loop()
         ownership = Ownership(self.settings, self.name, self, loop)
         tasks: list[asyncio.Task[Any]] = []

@@ -174,6 +174,13 @@ class ProcessorSettings(_Section):
     proofs: bool = Field(False, description="write derived.proof at each key frame (replay)")
 
 
+class ExecutionSettings(_Section):
+    """The executor's own page. What it trades, and with which accounts, stands in a file of its own (docs/TRADING.md)."""
+
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(0, ge=0, le=65535, description="0: any free port, written to the log")
+
+
 class ConsoleSettings(_Section):
     """The page that people look at."""
 
@@ -236,6 +243,7 @@ class Settings(BaseSettings):
     broker: BrokerSettings = BrokerSettings()  # pyright: ignore[reportCallIssue]
     collector: CollectorSettings = CollectorSettings()  # pyright: ignore[reportCallIssue]
     processor: ProcessorSettings = ProcessorSettings()  # pyright: ignore[reportCallIssue]
+    execution: ExecutionSettings = ExecutionSettings()  # pyright: ignore[reportCallIssue]
     console: ConsoleSettings = ConsoleSettings()  # pyright: ignore[reportCallIssue]
     history: HistorySettings = HistorySettings()  # pyright: ignore[reportCallIssue]
     tracing: TracingSettings = TracingSettings()  # pyright: ignore[reportCallIssue]

@@ -14,6 +14,7 @@ from typing import Any
 from bus.errors import QueueFull
 from bus.log_reader import LogReader, LogRecord
 from bus.producer import Producer
+from bus.status_page import start_server
 from bus.tracing import current, following
 from bus.tracing import start as start_tracing
 from config.settings import Settings
@@ -25,6 +26,7 @@ from execution.gateway import Gateway
 from execution.group_gate import GroupGate
 from execution.hedging import HEDGE, OVER, HedgeGroups
 from execution.make_way import MakeWay
+from execution.metrics import ExecutorMetrics, Watched
 from execution.orders import amends, order_id_of, places
 from execution.paper import PaperAccount
 from execution.past import Past
@@ -87,6 +89,10 @@ class Executor:
         self._room = threading.Semaphore(PENDING_BATCHES)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.run_id = uuid.uuid4().hex[:8]
+        self.metrics = ExecutorMetrics(Watched(
+            self.gateways, self.desk.risk.control, self.groups.told, self.desk.accounts, lambda: self.dropped,
+            lambda: self._producer.failed,
+        ))  # fmt: skip
         self._equity_s = 0.0
         self.resolved = False
 
@@ -274,7 +280,17 @@ class Executor:
 
     async def run(self) -> None:
         """Load the past, open the accounts, trade until ``stop``. Raises AccountError, BusError."""
-        loop = asyncio.get_running_loop()
+        loop, own = asyncio.get_running_loop(), self.settings.execution
+        page, _ = await start_server(
+            own.metrics_host, own.metrics_port, self.metrics.exposition, lambda: {"accounts": list(self.gateways)},
+            lambda: "" if self.resolved else "the past is not in order yet",
+        )  # fmt: skip
+        try:
+            await self._trade(loop)
+        finally:
+            await page.cleanup()
+
+    async def _trade(self, loop: asyncio.AbstractEventLoop) -> None:
         positions = await asyncio.to_thread(self.past.load)
         reader = threading.Thread(target=self._read, args=(loop, positions), daemon=True, name="executor-log")
         reader.start()

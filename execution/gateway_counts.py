@@ -1,28 +1,26 @@
-"""What a gateway counts."""
+"""What a gateway counts, declared once; execution/metrics.py shows it as ``executor_<field>_total`` with the label account."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+def _counter(text: str) -> int:
+    return field(default=0, metadata={"help": text})
 
 
 @dataclass
 class GatewayCounts:
     """One gateway's, since it was made."""
 
-    sent: int = 0
-    duplicates: int = 0
-    """Intents that were known already."""
-    expired: int = 0
-    """Orders dropped just before the socket write."""
-    unknown: int = 0
-    never_existed: int = 0
-    fills: int = 0
-    fills_again: int = 0
-    """Executions told a second time, by whatever way."""
-    foreign_fills: int = 0
-    """Executions of orders that are not ours: somebody else trades on this account."""
-    late_fills: int = 0
-    """Fills of orders that were over."""
-    zombies: int = 0
-    """Orders found open that should not be."""
-    alarms: int = 0
+    sent: int = _counter("Orders sent to the venue")
+    duplicates: int = _counter("Intents that were known already")
+    expired: int = _counter("Orders dropped just before the socket write")
+    unknown: int = _counter("Orders whose fate was not known for a while: a call to the venue had no answer")
+    never_existed: int = _counter("Orders of which the venue knows nothing")
+    fills: int = _counter("Executions")
+    fills_again: int = _counter("Executions told a second time, by whatever way")
+    foreign_fills: int = _counter("Executions of orders that are not ours: somebody else trades on this account")
+    late_fills: int = _counter("Executions of orders that were over")
+    zombies: int = _counter("Orders found open that should not be")
+    alarms: int = _counter("Alarms of this account's gateway")

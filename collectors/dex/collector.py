@@ -16,6 +16,7 @@ from typing import Any
 from bus.connection import require_broker
 from bus.errors import BusError
 from bus.producer import Producer
+from bus.status_page import start_server
 from collectors.dex.errors import ChainError
 from collectors.dex.follower import Follower
 from collectors.dex.heads import Heads
@@ -28,7 +29,6 @@ from collectors.dex.recovery import recover
 from collectors.dex.tokens import Tokens
 from collectors.errors import CollectorError, UnknownVenue, VenueUnreachable
 from collectors.readiness import chain_waits_for
-from collectors.server import start_server
 from config.chains import ChainSettings
 from config.settings import Settings
 from schemas.topics import BOOK
@@ -93,8 +93,8 @@ class ChainCollector:
 
         Raises BusError when Kafka fails for good, VenueUnreachable when the chain cannot be read at the start.
         """
-        ready = partial(chain_waits_for, self)
-        server, _ = await start_server(self.settings.collector, self.metrics.exposition, self.health, ready)
+        c, ready = self.settings.collector, partial(chain_waits_for, self)
+        server, _ = await start_server(c.metrics_host, c.metrics_port, self.metrics.exposition, self.health, ready)
         tasks: list[asyncio.Task[Any]] = []
         async with self.nodes:
             try:

@@ -10,15 +10,14 @@ from typing import Any
 import aiohttp
 import pytest
 
+from bus.status_page import start_server
 from collectors.collector import Collector
 from collectors.pool import ConnectionPool
 from collectors.readiness import chain_waits_for, waits_for
-from collectors.server import start_server
-from config.settings import CollectorSettings
 
 
 async def asked(collector: Any, how: Any = waits_for) -> tuple[int, dict[str, Any]]:
-    runner, port = await start_server(CollectorSettings(), bytes, dict, partial(how, collector))
+    runner, port = await start_server("127.0.0.1", 0, bytes, dict, partial(how, collector))
     try:
         async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}/readyz") as response:
             return response.status, json.loads(await response.text())

@@ -7,8 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from collectors.server import start_server
-from config.settings import CollectorSettings
+from bus.status_page import start_server
 from console.security import HEADERS
 from console.server import Console
 from tests.hostile_http import answer, attack
@@ -40,7 +39,7 @@ async def test_the_console_answers_whatever_is_asked(settings, tmp_path: Path, w
 
 
 async def test_a_collectors_page_answers_whatever_is_asked() -> None:
-    runner, port = await start_server(CollectorSettings(), lambda: b"collector_x 1\n", lambda: {"status": "ok"}, str)
+    runner, port = await start_server("127.0.0.1", 0, lambda: b"collector_x 1\n", lambda: {"status": "ok"}, str)
     try:
         seen = await attack(f"http://127.0.0.1:{port}", seed=2, count=300)
         assert seen.get(404, 0) > 100, seen

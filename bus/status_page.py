@@ -1,6 +1,6 @@
-"""A collector's own small web server, read-only, on localhost by default: ``/metrics``, ``/healthz`` and ``/readyz``.
+"""A room's own small web server, read-only, on localhost by default: ``/metrics``, ``/healthz`` and ``/readyz``.
 
-``/healthz`` is 200 while the process lives; ``/readyz`` is 503 with the reason until it does its work (readiness.py).
+``/healthz`` is 200 while the process lives; ``/readyz`` is 503 with the reason until it does its work.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from typing import Any
 
 from aiohttp import web
 
-from config.settings import CollectorSettings
-
 
 async def start_server(
-    settings: CollectorSettings, exposition: Callable[[], bytes], health: Callable[[], dict[str, Any]],
+    host: str, port: int, exposition: Callable[[], bytes], health: Callable[[], dict[str, Any]],
     waits_for: Callable[[], str],
 ) -> tuple[web.AppRunner, int]:  # fmt: skip
     """Start it and print its address; gives the runner (``await runner.cleanup()`` stops it) and the port.
 
-    ``waits_for`` gives the reason why the collector is not ready, or nothing. Raises OSError when the port is taken.
+    ``port`` 0 takes any that is free. ``waits_for`` gives the reason why the room is not ready, or nothing. Raises OSError
+    when the port is taken.
     """
 
     async def metrics(_: web.Request) -> web.Response:
@@ -37,8 +36,8 @@ async def start_server(
     app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, settings.metrics_host, settings.metrics_port)
+    site = web.TCPSite(runner, host, port)
     await site.start()
-    port = runner.addresses[0][1]
-    print(f"metrics http://{settings.metrics_host}:{port}/metrics", file=sys.stderr, flush=True)
-    return runner, port
+    taken: int = runner.addresses[0][1]
+    print(f"metrics http://{host}:{taken}/metrics", file=sys.stderr, flush=True)
+    return runner, taken
