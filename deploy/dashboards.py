@@ -152,6 +152,34 @@ DASHBOARDS: dict[str, list[Panel]] = {
             "unreadable {{instance}}": grown("processor_dead_letters_total", "instance"),
         }),
     ],
+    "execution": [
+        Panel("Orders whose fate is not known", "short", {"unknown": "sum(executor_unknown_orders) or vector(0)"}, "stat",
+              red_above=1),
+        Panel("Scopes that are stopped", "short", {"stopped": "sum(executor_stopped) or vector(0)"}, "stat", red_above=1),
+        Panel("Hedge groups given up", "short", {"UNHEDGED": 'sum(executor_hedge_groups{state="UNHEDGED"}) or vector(0)'},
+              "stat", red_above=1),
+        Panel("Balances that differ", "short", {"BREAK": "sum(executor_balance_breaks) or vector(0)"}, "stat", red_above=1),
+        Panel("Orders sent and executions a second", "short", {
+            "sent {{account}}": rate("executor_sent_total", "account"),
+            "fills {{account}}": rate("executor_fills_total", "account"),
+        }),
+        Panel("Orders that are not over", "short", {"{{account}} {{state}}": "sum by (account, state) (executor_orders)"}),
+        Panel("Hedge groups that left something over", "short", {"{{state}}": "sum by (state) (executor_hedge_groups)"}),
+        Panel("In doubt, never existed, found open", "short", {
+            "in doubt {{account}}": grown("executor_unknown_total", "account"),
+            "never existed {{account}}": grown("executor_never_existed_total", "account"),
+            "found open {{account}}": grown("executor_zombies_total", "account"),
+        }),
+        Panel("Executions late, told again, not ours", "short", {
+            "late {{account}}": grown("executor_late_fills_total", "account"),
+            "again {{account}}": grown("executor_fills_again_total", "account"),
+            "not ours {{account}}": grown("executor_foreign_fills_total", "account"),
+        }),
+        Panel("Alarms, expired before they were sent", "short", {
+            "alarms {{account}}": grown("executor_alarms_total", "account"),
+            "expired {{account}}": grown("executor_expired_total", "account"),
+        }),
+    ],
     "console": [
         Panel("Browsers", "short", {"{{instance}}": "console_clients"}),
         Panel("Records read a second", "short", {"{{instance}}": rate("console_records_total", "instance")}),

@@ -220,6 +220,7 @@ def on_config(config: Any) -> Any:
     named = set(re.findall(r"[\w/.-]+\.md", str(config["nav"]))) | set(names)
     more = [str(f.relative_to(ROOT / "docs")) for f in sorted((ROOT / "docs").rglob("*.md"))]
     lists = {"VENUES": under("venues"), "STRATEGIES": under("strategies"), "DECISIONS": [m for m in more if "decisions/" in m],
+             "RUNBOOKS": [m for m in more if "runbooks/" in m],
              "RECIPES": [n for n in names if n.startswith("ADDING_A_")],
              "MORE": [m for m in more if m not in named and "/" not in m]}  # fmt: skip
 
