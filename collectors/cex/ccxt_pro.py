@@ -1,4 +1,4 @@
-"""Every venue of ccxt.pro without a file of its own, by ccxt's id: ``venue-mirror collect bitvavo``, or ``ccxt:kraken``.
+"""Every venue of ccxt.pro without a file of its own, by ccxt's id: ``venue-mirror collect whitebit``, or ``ccxt:kraken``.
 
 ccxt.pro keeps the books and brings its own sockets, so this venue says no frames: collectors/ccxt_feed.py drives the
 exchange object that is made here. What ccxt cannot give is not invented: numbers are its floats, written back as

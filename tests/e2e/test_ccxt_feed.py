@@ -110,8 +110,8 @@ async def test_a_lost_connection_is_a_gap_and_comes_back(feed: Feed) -> None:
 def test_ids_and_their_errors() -> None:
     assert len(ccxt_ids()) > 60
     assert adapter("ccxt:kraken") is ccxt_adapter("kraken")
-    assert adapter("bitvavo").id == "ccxt:bitvavo"
-    assert not adapter("bitvavo").exact
+    assert adapter("whitebit").id == "ccxt:whitebit"
+    assert not adapter("whitebit").exact
     with pytest.raises(UnknownVenue, match="nasdaq"):
         ccxt_adapter("nasdaq")
 

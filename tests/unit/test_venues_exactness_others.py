@@ -63,6 +63,7 @@ BOOKS: dict[str, list[str]] = {
     "backpack": [
         '{"stream":"depth.SOL_USDC","data":{"e":"depth","E":1,"s":"SOL_USDC","a":[["<P>","<S>"]],"b":[],"U":7,"u":8,"T":9}}',
     ],
+    "bitvavo": ['{"event":"book","market":"BTC-EUR","nonce":8,"bids":[["<P>","<S>"]],"asks":[]}'],
     "mexc-contract": [
         '{"channel":"push.depth","data":{"asks":[[<P>,<S>,1]],"bids":[],"version":8},"symbol":"BTC_USDT","ts":1651239652372}',
     ],
@@ -127,6 +128,11 @@ OTHER: dict[str, list[str]] = {
         '{"stream":"markPrice.X_PERP","data":{"E":5,"s":"X_PERP","p":"18.70","f":"-0.0000125","i":"19.70","n":1694687965941}}',
         '{"stream":"openInterest.X_PERP","data":{"E":5,"s":"X_PERP","o":"100"}}',
         '{"id":null,"error":{"code":4006,"message":"no"}}',
+    ],
+    "bitvavo": [
+        '{"event":"trade","timestamp":1590779594547,"market":"X","id":"450c","amount":"0.05","price":"198.46","side":"buy"}',
+        '{"event":"subscribed","subscriptions":{"book":["BTC-EUR"]}}',
+        '{"action":"subscribe","errorCode":205,"error":"market parameter is invalid."}',
     ],
     "mexc-contract": [
         '{"channel":"push.deal","data":[{"p":114350.4,"v":4,"T":2,"t":1760368563597}],"symbol":"BTC_USDT","ts":1}',
