@@ -4,6 +4,7 @@
 # of Debian's own packages; BASE=python:3.11-slim-bookworm takes the usual one. About five minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+trap 'echo "check-image: failed at line $LINENO: $BASH_COMMAND" >&2' ERR
 work=${WORK:-$(mktemp -d)}
 storage=(--storage-driver vfs --root "$work/storage" --runroot "$work/run")
 base=${BASE:-}
@@ -55,7 +56,8 @@ for tool in gcc cc make pip; do
   if inside sh -c "command -v $tool" >/dev/null; then echo "check-image: $tool was left inside" >&2; exit 1; fi
 done
 inside venue-mirror --help >/dev/null
-inside venue-mirror venues | grep -q binance-spot
+# Not through a pipe to grep -q: it closes the pipe at the first match, and the program ends with an error.
+[[ "$(inside venue-mirror venues)" == *binance-spot* ]]
 for room in collect process console simulate topics query; do inside venue-mirror "$room" --help >/dev/null; done
 inside python3 -m deploy.probe
 if inside env HEALTH_URL=http://127.0.0.1:1/ python3 -m deploy.probe; then echo "check-image: the probe says yes to nobody" >&2; exit 1; fi
