@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from bus.connection import client_config
@@ -20,6 +22,20 @@ FAST = {
     "enable.auto.commit": False,
     "enable.partition.eof": False,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSeen:
+    """One broker of the cluster."""
+
+    number: int
+    address: str
+    """Empty: it is away."""
+    leads: int
+    """Partitions whose leader it is, of the topics that may be seen."""
+    behind: int
+    """Partitions of which it keeps a replica that is not in sync."""
+    controller: bool
 
 
 class TailReader:
@@ -75,6 +91,25 @@ class TailReader:
     def ends(self) -> dict[Position, int]:
         """The offset behind the last record of each partition, asked now; blocks."""
         return offsets_at(self._consumer, self._partitions, END)
+
+    def brokers(self) -> list[BrokerSeen]:
+        """The brokers of the cluster, by number, as one of them sees it now; blocks. Raises BusError when none answers."""
+        from confluent_kafka import KafkaException
+
+        try:
+            seen = self._consumer.list_topics(timeout=5)
+        except KafkaException as error:
+            raise BusError(f"the cluster cannot be looked at: {error}") from error
+        partitions = [p for topic in seen.topics.values() for p in topic.partitions.values()]
+        leads = Counter(p.leader for p in partitions)
+        behind = Counter(number for p in partitions for number in set(p.replicas) - set(p.isrs))
+        # One that only replicas name is away.
+        away = sorted({number for p in partitions for number in p.replicas} - seen.brokers.keys())
+        found = [(number, f"{one.host}:{one.port}") for number, one in sorted(seen.brokers.items())]
+        return [
+            BrokerSeen(number, address, leads[number], behind[number], number == seen.controller_id)
+            for number, address in [*found, *((number, "") for number in away)]
+        ]
 
     def read_to_end(self, timeout_s: float = 60) -> list[Any]:
         """Every record up to where the log ended when this was called; raises BusError when that takes too long."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from dataclasses import asdict
 from typing import Any
 
 from console.mirror import Log, Mirror
@@ -62,6 +63,7 @@ class Health:
             "workers": self._workers(),
             "owners": self._owners(),
             "lag": self._reader.lag,
+            "brokers": [asdict(one) for one in self._reader.brokers],
             "failed": self._reader.failed,
             "missing": sorted(self._reader.missing),
         }

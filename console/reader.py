@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bus.connection import client_config
-from bus.consumer import TailReader
+from bus.consumer import BrokerSeen, TailReader
 from bus.errors import BusError
 from config.settings import Settings
 from console.metrics import Counts
@@ -60,6 +60,8 @@ class Reader:
         self._counts = counts
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="console-reader", daemon=True)
+        self.brokers: list[BrokerSeen] = []
+        """Of the cluster, asked as often as the lag; empty: none has answered."""
         self.lag = 0
         """Records not yet read, asked every few seconds."""
         self.failed = ""
@@ -81,6 +83,7 @@ class Reader:
         try:
             self.topics, self.missing = topics_to_read(self._settings)
             reader = self._open()
+            self._measure(reader)
             self.reading = True
         except BusError as error:
             self.failed = str(error)
@@ -115,7 +118,9 @@ class Reader:
         try:
             at = reader.positions
             self.lag = sum(max(0, end - at[position]) for position, end in reader.ends().items())
+            self.brokers = reader.brokers()
         except BusError:
+            self.brokers = []
             log.warning("no offsets: the broker does not answer")
 
     def _conflate(self, messages: list[Any]) -> tuple[list[Taken], dict[str, int], dict[str, int]]:

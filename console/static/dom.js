@@ -59,6 +59,12 @@ export function clock(ms) {
   return new Date(ms).toLocaleTimeString([], { hour12: false });
 }
 
+/** What a plot of uPlot needs to show its times as clocks do here: a series' legend and an axis. */
+export const onTheClock = {
+  series: { value: (_, at) => (at === null || at === undefined ? "–" : clock(at * 1000)) },
+  axis: { space: 80, values: (_, times) => times.map((at) => (at % 60 ? clock(at * 1000) : clock(at * 1000).slice(0, 5))) },
+};
+
 export function short(n) {
   if (n >= 1e6) return `${(n / 1e6).toFixed(1)} M`;
   return n >= 1e4 ? `${(n / 1e3).toFixed(1)} k` : String(Math.round(n));

@@ -1,6 +1,6 @@
 // How the whole is doing: rates, delays, states, gaps and resyncs over time, workers and their lag.
 
-import { age, clock, colour, fillList, h, put, rows, short, table } from "./dom.js";
+import { age, clock, colour, fillList, h, onTheClock, put, rows, short, table } from "./dom.js";
 import { STATES, serverNow, store } from "./store.js";
 
 const LINES = ["#58a6ff", "#2fa36b", "#d29922", "#bc8cff", "#e0605a", "#39c5cf", "#ff9bce", "#9aa7b4"];
@@ -8,7 +8,7 @@ const TROUBLE = ["GAP", "STALE", "LAGGING", "SYNCING", "HALTED"];
 const BUCKET_MS = 10_000;
 const LISTED = 60;
 
-let plots, workers, owners, partitions, events, chains, chainPanel, seen;
+let plots, workers, owners, partitions, brokers, events, chains, chainPanel, seen;
 
 export function mount(root) {
   plots = {};
@@ -23,6 +23,7 @@ export function mount(root) {
   workers = table(["address", "room", "books", "events", "gaps", "dead letters", "key frames equal", "key frames not"], { class: "num small" });
   owners = table(["collector", "books", "LIVE"], { class: "num" });
   partitions = table(["partition", "records behind"], { class: "num" });
+  brokers = table(["broker", "address", "leads", "behind"], { class: "num" });
   events = h("div", { class: "timeline num" });
   chains = table(["chain", "head", "hash", "age", "final", "retracted blocks"], { class: "num" });
   chainPanel = h("section", { class: "panel", "data-table": "chains" }, h("h2", {}, "Chains: heads and reorganisations"), h("div", { class: "scroll" }, chains));
@@ -31,8 +32,8 @@ export function mount(root) {
     h("p"),
     h("div", { class: "grid" },
       h("section", { class: "panel" }, h("h2", {}, "Gaps, resyncs, halts: newest first"), h("div", { class: "scroll" }, events)),
-      h("section", { class: "panel" }, h("h2", {}, "Processors and their metrics"), h("div", { class: "scroll" }, workers), h("h2", {}, "Lag by partition"), h("div", { class: "scroll" }, partitions)),
-      h("section", { class: "panel" }, h("h2", {}, "Collectors, by the statuses they write"), h("div", { class: "scroll" }, owners)),
+      h("section", { class: "panel" }, h("h2", {}, "Processors and their metrics"), h("div", { class: "scroll" }, workers), h("h2", { class: "gap" }, "Lag by partition"), h("div", { class: "scroll" }, partitions)),
+      h("section", { class: "panel" }, h("h2", {}, "Collectors, by the statuses they write"), h("div", { class: "scroll" }, owners), h("h2", { class: "gap" }, "Brokers: partitions that each leads, and copies that are behind"), h("div", { class: "scroll", "data-table": "brokers" }, brokers)),
       chainPanel,
     ),
   );
@@ -48,7 +49,7 @@ export function update() {
     charts(samples);
     tables(last);
   }
-  const trouble = store.timeline.filter((change) => TROUBLE.includes(change.state) || change.why).slice(-LISTED).reverse();
+  const trouble = store.timeline.filter((change) => TROUBLE.includes(change.state) || change.why).sort((a, b) => b.at - a.at).slice(0, LISTED);
   fillList(events, trouble, () => h("div", {}, h("span", { class: "dim" }), h("span", { class: "badge" }), h("span"), h("span", { class: "dim why" })), (element, change) => {
     put(element.children[0], clock(change.at));
     element.children[1].className = `badge ${change.state}`;
@@ -89,8 +90,8 @@ function line(name, names, data, colours = LINES) {
   plot.chart = new uPlot({
     width, height: 190, cursor: { y: false }, legend: { live: true },
     scales: { y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
-    axes: [{ ...axis }, { ...axis, size: 54, values: (_, ticks) => ticks.map((v) => (v >= 10 ? short(v) : v)) }],
-    series: [{}, ...names.map((label, i) => ({ label, stroke: colours[i], width: 1.5, points: { show: false } }))],
+    axes: [{ ...axis, ...onTheClock.axis }, { ...axis, size: 54, values: (_, ticks) => ticks.map((v) => (v >= 10 ? short(v) : v)) }],
+    series: [onTheClock.series, ...names.map((label, i) => ({ label, stroke: colours[i], width: 1.5, points: { show: false } }))],
   }, data, plot.box);
 }
 
@@ -104,6 +105,9 @@ function tables(last) {
   const heads = headsOf(store.logs["chain.block"] ?? []);
   chainPanel.hidden = heads.length === 0;
   rows(chains, heads.map((c) => [c.chain, c.number, { text: `${String(c.hash).slice(0, 10)}…`, title: c.hash }, age(serverNow() - c.ms), c.final ?? "–", { text: c.retracted, class: c.retracted ? "ask" : "" }]));
+  rows(brokers, (last.brokers ?? []).map((b) => [
+    `${b.number}${b.controller ? " controller" : ""}`, { text: b.address || "away", class: b.address ? "" : "ask" }, b.leads, { text: b.behind, class: b.behind ? "ask" : "" },
+  ]));
   rows(owners, Object.entries(last.owners).sort().map(([name, states]) => [name, Object.values(states).reduce((a, b) => a + b, 0), states.LIVE ?? 0]));
 }
 

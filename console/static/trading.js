@@ -1,6 +1,6 @@
 // Opportunities, orders, fills and positions as they were written; what was realised; and why an order went out.
 
-import { clock, colour, fillList, h, put, rows, setClass, table } from "./dom.js";
+import { clock, colour, fillList, h, onTheClock, put, rows, setClass, table } from "./dom.js";
 import { related } from "./causes.js";
 import { exact } from "./exact.js";
 import { store } from "./store.js";
@@ -9,6 +9,10 @@ const TITLES = {
   "derived.opportunity": "Opportunities", "orders.event": "Orders", "orders.fill": "Fills", "orders.position": "Positions",
   "orders.balance": "Balances", "orders.risk": "Risk verdicts", "orders.intent": "Intents", "orders.shadow": "Shadow intents",
   "orders.ledger": "Ledger", "orders.limits": "Limits", "orders.control": "Control", "orders.journal": "Journal",
+};
+const ONE = {
+  "derived.opportunity": "Opportunity", "orders.intent": "Intent", "orders.shadow": "Shadow intent", "orders.risk": "Verdict",
+  "orders.journal": "Journal", "orders.event": "Order", "orders.fill": "Fill",
 };
 // What a person wants to see of each, in this order; the rest is in the chain of causes.
 const COLUMNS = {
@@ -33,7 +37,7 @@ export function mount(root) {
   drawn = {};
   search = h("input", { type: "search", placeholder: "strategy, symbol, account, id…", size: 32, "aria-label": "Search", oninput: () => update() });
   empty = h("p", { class: "empty" }, "Nothing yet: no strategy has written an opportunity or an intent. Start one with: venue-mirror trade");
-  grid = h("div", { class: "grid" });
+  grid = h("div", { class: "grid charts" });
   why = h("section", { class: "panel why", hidden: true });
   chart = h("section", { class: "panel", "data-plot": "pnl", hidden: true }, h("h2", {}, "Realised, by quote asset"), h("div"));
   root.append(h("div", { class: "bar" }, search, h("span", { class: "dim" }, "choose a row: why it happened")), empty, why, chart, h("p"), grid);
@@ -46,7 +50,7 @@ export function update() {
   for (const topic of topics) {
     let panel = panels.get(topic);
     if (!panel) {
-      panel = { table: table([]), count: h("span", { class: "dim" }) };
+      panel = { table: table([], { class: "num small" }), count: h("span", { class: "dim" }) };
       panel.element = h("section", { class: "panel", "data-topic": topic }, h("h2", {}, TITLES[topic], " ", panel.count), h("div", { class: "scroll" }, panel.table));
       panels.set(topic, panel);
     }
@@ -107,8 +111,11 @@ function explain(topic, record) {
   const steps = related(topic, record, store.logs);
   const title = h("h2", {}, "Why: from what was seen to what was done ", h("button", { onclick: () => (why.hidden = true) }, "close"));
   const list = h("div", { class: "causes" });
-  fillList(list, steps, () => h("details", {}, h("summary"), h("pre")), (element, step) => {
-    put(element.firstChild, `${clock(step.ms)}  ${TITLES[step.topic] ?? step.topic}  ${step.says}`);
+  fillList(list, steps, () => h("details", {}, h("summary", {}, h("span"), h("b"), h("span")), h("pre")), (element, step) => {
+    const [when, what, says] = element.firstChild.children;
+    put(when, clock(step.ms));
+    put(what, ONE[step.topic] ?? step.topic);
+    put(says, step.says);
     put(element.lastChild, JSON.stringify(step.record, null, 1));
     element.open = step.record === record;
   });
@@ -138,8 +145,8 @@ function curve() {
   drawn.chart?.destroy();
   const axis = { stroke: colour("--dim"), grid: { stroke: colour("--line"), width: 1 }, font: "11px system-ui" };
   drawn.chart = new uPlot({
-    width: Math.max(200, chart.clientWidth - 26), height: 180, axes: [{ ...axis }, { ...axis, size: 70 }],
-    series: [{}, ...quotes.map((label, i) => ({ label, stroke: LINES[i % LINES.length], width: 1.5 }))],
+    width: Math.max(200, chart.clientWidth - 26), height: 180, axes: [{ ...axis, ...onTheClock.axis }, { ...axis, size: 70 }],
+    series: [onTheClock.series, ...quotes.map((label, i) => ({ label, stroke: LINES[i % LINES.length], width: 1.5 }))],
   }, [times, ...lines], chart.lastChild);
 }
 

@@ -95,6 +95,7 @@ async def test_the_pages_show_what_the_mirror_holds(kafka: str, settings, unique
             await tab.page.keyboard.press("5")
             await tab.until("document.querySelectorAll('[data-plot] canvas').length === 4")
             await tab.until("document.querySelector('main').textContent.includes('processor')")
+            await tab.until(f"document.querySelector('[data-table=brokers] tbody').textContent.includes('{kafka.split(',')[0]}')")
             await asyncio.sleep(3)
             await picture(tab, "console-health", full_page=True)
             assert tab.errors == []

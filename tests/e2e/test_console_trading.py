@@ -108,7 +108,7 @@ async def test_an_order_shows_why_it_went_out(kafka: str, settings, unique: str,
             await tab.until("document.querySelector('[data-plot=pnl] canvas')")
             await order.click()
             steps = await tab.page.locator(".causes summary").all_inner_texts()
-            kinds = ["Opportunities", "Intents", "Risk verdicts", "Orders", "Fills"]
+            kinds = ["Opportunity", "Intent", "Verdict", "Order", "Fill"]
             assert [next(k for k in kinds if k in step) for step in steps] == kinds, steps
             assert "kraken BTC/USDT LIVE at 7/101" in steps[0]
             if path := screenshot_path("console-trading"):
