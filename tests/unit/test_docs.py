@@ -27,6 +27,17 @@ SAFE = (
 )  # fmt: skip
 """Commands that need no broker, no network and leave nothing behind: run, wherever the docs name them."""
 
+RUN_BY = {
+    "e2e/test_documented_commands.py": "asof backtest balances export fills notices opps orders pnl positions query quote recon "
+    "record residuals status",
+    "e2e/test_trading.py": "execute kill limits rerun resume trade why",
+    "e2e/test_demo.py": "broker demo", "e2e/rooms.py": "collect process", "e2e/browser.py": "console",
+    "e2e/test_chain_proof.py": "collect-chain", "e2e/test_doctor.py": "doctor", "e2e/test_history.py": "archive",
+    "e2e/test_live.py": "live", "e2e/test_replay.py": "replay", "e2e/test_topics_commands.py": "topics",
+    "e2e/test_watchdog.py": "watchdog", "unit/test_simulator_faults.py": "simulate",
+}  # fmt: skip
+"""Where every other command that the docs name is run as a program: in quotes there, alone or first of its words."""
+
 OPTIONAL = str.maketrans("", "", "[]")
 """Brackets stand around what may be left out."""
 
@@ -99,6 +110,16 @@ def test_every_command_of_the_program_in_the_docs_exists_with_its_options() -> N
     assert len(found) > 50, "the docs' commands are not found any more"
     wrong = [f"{page.name}: venue-mirror {' '.join(words)}: {why}" for page, words in found if (why := refusal(words))]
     assert not wrong, "\n".join(wrong)
+
+
+def test_every_command_in_the_docs_is_run_by_a_test() -> None:
+    named = {words[0] for _, words in commands("venue-mirror") if words and words[0] in PROGRAM.commands}  # pyright: ignore
+    run = {line.split()[0] for line in SAFE} | set(" ".join(RUN_BY.values()).split())
+    assert len(named) > 30 and named <= run, f"say in RUN_BY what runs {named - run}"
+    for file, words in RUN_BY.items():
+        text = (ROOT / "tests" / file).read_text("utf-8")
+        for word in words.split():
+            assert re.search(rf'"{word}["\s]', text), f"{file} does not run {word}"
 
 
 @pytest.mark.parametrize(
