@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -157,6 +158,13 @@ class Floor:
             out[f["group_id"]] = out.get(f["group_id"], Decimal(0)) + signed(f)
         return {group: total for group, total in out.items() if total}
 
+    def page(self, path: str) -> str:
+        """What the newest executor's own page says."""
+        log = max(self.work.glob("execute-*.log"), key=lambda file: int(file.stem.rpartition("-")[2]))
+        [url] = re.findall(r"^metrics (http://127\.0\.0\.1:\d+)/metrics$", log.read_text(), re.MULTILINE)
+        with urllib.request.urlopen(url + path, timeout=30) as answer:
+            return answer.read().decode()
+
     def told(self) -> str:
         """What the processes wrote, and the intents that nobody closed."""
         logs = "\n".join(f"{p.name}: {p.read_text()[-2000:]}" for p in sorted(self.work.glob("*.log")))
@@ -221,6 +229,11 @@ def test_an_arbitrage_on_paper_from_book_to_money(floor: Floor) -> None:
     assert killed.returncode == 0, killed.stdout + killed.stderr
     assert re.search(r"KILL, version \d+, offset \d+", killed.stdout.splitlines()[0])
     assert killed.stdout.count(": KILLED, none of its orders is open") == 2, killed.stdout
+    assert json.loads(floor.page("/readyz"))["ready"]
+    shown = floor.page("/metrics")
+    assert f'executor_stopped{{scope="strategy:{floor.strategy}",state="KILL"}} 1.0' in shown
+    assert f'executor_ready{{account="{floor.venues[0]}:paper"}} 1.0' in shown
+    assert f'executor_unknown_orders{{account="{floor.venues[0]}:paper"}} 0.0' in shown
     killed_ns = time.time_ns()
     later, deadline = list[dict[str, Any]](), time.monotonic() + 180
     while not later and time.monotonic() < deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -169,6 +170,14 @@ def test_any_record_becomes_plain():
 )
 def test_on_loopback_only_this_machines_names_are_answered(host: str, allowed: bool):
     assert Guard("127.0.0.1", "", Counts()).allowed_host(host) is allowed
+
+
+def test_the_policy_lets_nothing_in_that_is_not_the_console_s_own():
+    assert HEADERS.keys() >= {"X-Content-Type-Options", "X-Frame-Options", "Referrer-Policy", "Cross-Origin-Opener-Policy"}
+    policy = dict(part.strip().split(" ", 1) for part in HEADERS["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == policy["base-uri"] == policy["frame-ancestors"] == "'none'"
+    assert policy["script-src"] == policy["connect-src"] == policy["form-action"] == "'self'"
+    assert not {"unsafe-inline", "unsafe-eval", "*", "http"} & set(re.findall(r"[\w*-]+", str(policy)))
 
 
 def test_the_token_file_is_checked_and_never_shown(tmp_path: Path):
