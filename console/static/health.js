@@ -23,7 +23,7 @@ export function mount(root) {
   workers = table(["address", "room", "books", "events", "gaps", "dead letters", "key frames equal", "key frames not"], { class: "num small" });
   owners = table(["collector", "books", "LIVE"], { class: "num" });
   partitions = table(["partition", "records behind"], { class: "num" });
-  brokers = table(["broker", "address", "leads", "behind"], { class: "num" });
+  brokers = table(["broker", "address", "leads", "copies behind"], { class: "num" });
   events = h("div", { class: "timeline num" });
   chains = table(["chain", "head", "hash", "age", "final", "retracted blocks"], { class: "num" });
   chainPanel = h("section", { class: "panel", "data-table": "chains" }, h("h2", {}, "Chains: heads and reorganisations"), h("div", { class: "scroll" }, chains));
@@ -33,7 +33,7 @@ export function mount(root) {
     h("div", { class: "grid" },
       h("section", { class: "panel" }, h("h2", {}, "Gaps, resyncs, halts: newest first"), h("div", { class: "scroll" }, events)),
       h("section", { class: "panel" }, h("h2", {}, "Processors and their metrics"), h("div", { class: "scroll" }, workers), h("h2", { class: "gap" }, "Lag by partition"), h("div", { class: "scroll" }, partitions)),
-      h("section", { class: "panel" }, h("h2", {}, "Collectors, by the statuses they write"), h("div", { class: "scroll" }, owners), h("h2", { class: "gap" }, "Brokers: partitions that each leads, and copies that are behind"), h("div", { class: "scroll", "data-table": "brokers" }, brokers)),
+      h("section", { class: "panel" }, h("h2", {}, "Collectors, by the statuses they write"), h("div", { class: "scroll" }, owners), h("h2", { class: "gap" }, "Brokers"), h("div", { class: "scroll", "data-table": "brokers" }, brokers)),
       chainPanel,
     ),
   );

@@ -76,7 +76,7 @@ function draw(panel, topic, words) {
   put(panel.count, `${records.length}${log.length >= 500 ? ", the newest" : ""}`);
   records = records.slice(0, SHOWN);
   const names = COLUMNS[topic] ?? [...new Set(records.flatMap(Object.keys))].filter((name) => name !== "key");
-  panel.table.tHead.replaceChildren(h("tr", {}, names.map((name) => h("th", {}, name.replace(/_(ns|us)$/, "").replaceAll("_", " ")))));
+  panel.table.tHead.replaceChildren(h("tr", {}, names.map((name) => h("th", { class: name === "reason" || name === "cause" ? "left" : null }, name.replace(/_(ns|us)$/, "").replaceAll("_", " ")))));
   rows(panel.table, records.map((record) => names.map((name) => (name === "taken" ? taken(record) : cell(name, record[name])))));
   [...panel.table.tBodies[0].children].forEach((tr, i) => {
     setClass(tr, "click");

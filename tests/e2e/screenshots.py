@@ -24,7 +24,9 @@ from tests.e2e.test_console_trading import Writer
 
 FOLDER = Path(__file__).parent.parent.parent / "docs" / "images"
 VENUES = {"binance-spot": 60, "binance-usdm": 48, "bybit-linear": 30, "kraken": 36, "okx": 40}
+ALL = sum(VENUES.values())
 GATHER_S = 75
+LIVE = "document.querySelector('.vitals').textContent.includes('{} / %d LIVE')" % ALL
 
 
 def say(text: str) -> None:
@@ -74,6 +76,7 @@ async def scene(rooms: Rooms, venues: dict[str, SyntheticVenue]) -> None:
         other = symbol if symbol in await rooms.books("binance-spot") else "BTC/USDT"
         await tab.open(f"#/book?a=okx%7C{symbol.replace('/', '%2F')}&b=binance-spot%7C{other.replace('/', '%2F')}")
         await asyncio.sleep(GATHER_S)  # some depth over time
+        await tab.until(LIVE.format(ALL))
         await picture(tab, "console-book", full_page=True)
         for name in ("kraken", "okx"):
             for native in venues[name].symbols[:5]:
@@ -92,6 +95,7 @@ async def scene(rooms: Rooms, venues: dict[str, SyntheticVenue]) -> None:
         await picture(tab, "console-map")
         await tab.open("#/health")
         await asyncio.sleep(3)
+        await tab.until(LIVE.format(ALL - VENUES["bybit-linear"] - 10))
         await picture(tab, "console-health", full_page=True)
         await tab.open("#/trading")
         await asyncio.sleep(1)
