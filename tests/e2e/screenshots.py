@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parent.parent.parent / "docs" / "images"
 VENUES = {"binance-spot": 60, "binance-usdm": 48, "bybit-linear": 30, "kraken": 36, "okx": 40}
 ALL = sum(VENUES.values())
 GATHER_S = 75
-LIVE = "document.querySelector('.vitals').textContent.includes('{} / %d LIVE')" % ALL
+LIVE = f"document.querySelector('.vitals').textContent.includes('{{}} / {ALL} LIVE')"
 
 
 def say(text: str) -> None:
