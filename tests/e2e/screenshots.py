@@ -92,6 +92,8 @@ async def scene(rooms: Rooms, venues: dict[str, SyntheticVenue]) -> None:
         await asyncio.sleep(5)
         venues["binance-spot"].control("drop", n=60)
         await asyncio.sleep(1.2)
+        await tab.until("document.querySelector('.cell.SYNCING')")
+        await asyncio.sleep(0.4)  # the colour fades
         await picture(tab, "console-map")
         await tab.open("#/health")
         await asyncio.sleep(3)
