@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from itertools import takewhile
 
 from collectors.dex.blocks import Header, Log
 from collectors.dex.books import PoolBooks
@@ -265,7 +266,10 @@ class Follower:
     # How it is done.
 
     async def _fetch(self, headers: list[Header], newest: Header) -> list[tuple[Header, list[Log]]]:
-        logs = await asyncio.gather(*(self.chain.logs(h) for h in headers))
+        if len(headers) == 1:
+            logs = [await self.chain.logs(headers[0])]  # the usual head: no task is made for it
+        else:
+            logs = await asyncio.gather(*(self.chain.logs(h) for h in headers))
         logs = await located(self.nodes, self.mirror.protocols, logs, headers[-1], newest, self.settings.range_max)
         for header, found in zip(headers, logs, strict=True):
             await self._load_tokens(self.mirror.creations(found), header)
@@ -339,7 +343,9 @@ class Follower:
 
     async def _finality(self) -> None:
         safe, final = await self.chain.finality(self.settings.finality == "tags", self.settings.final_depth)
-        for block in self.mirror.blocks:
+        said = min(self._safe, self.chain.final)
+        newer = list(takewhile(lambda block: block.number > said, reversed(self.mirror.blocks)))
+        for block in reversed(newer):
             if self._safe < block.number <= safe:
                 self.publisher.block("SAFE", block, len(block.changes))
                 self._safe = block.number

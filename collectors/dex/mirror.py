@@ -110,7 +110,9 @@ class Mirror:
         """The pools that these logs would create, for looking up their tokens before; changes nothing."""
         out: list[MirroredPool] = []
         for log in logs:
-            if log.topics and (protocol := self._creators.get((log.address, log.topics[0]))) is not None:
+            if log.address not in self._factories or not log.topics:
+                continue
+            if (protocol := self._creators.get((log.address, log.topics[0]))) is not None:
                 try:
                     out.append(protocol.created(log))
                 except (BadAnswer, ValueError):
