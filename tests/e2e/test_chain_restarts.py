@@ -11,7 +11,7 @@ from bus.topics import apply
 from tests.chaos.chain_drill import block_faults, run
 from tests.evm_state import require_npm
 
-KILLS = 6
+KILLS, ACTIONS = 6, 40
 
 
 @pytest.mark.broker
@@ -22,10 +22,13 @@ async def test_killed_at_random_no_event_is_lost_and_none_stands_twice(kafka: st
         return settings(kafka={"bootstrap_servers": kafka}, **more)
 
     await asyncio.to_thread(apply, make())
-    report = await run(make, f"kill-{unique}", seed=7, kills=KILLS, folder=tmp_path)
-    assert not report.wrong
-    assert report.kills == KILLS and report.states > 3 * KILLS
-    assert report.events > 50 and report.retracts > 5
+    report = await run(
+        make, f"kill-{unique}", 7, KILLS, tmp_path, actions=ACTIONS, quotes=4, with_solidly=False
+    )
+    assert not report.wrong, report.first_wrong
+    assert report.kills == KILLS and report.heads == report.heads_exact == ACTIONS + 1
+    assert report.quotes == report.quotes_exact > ACTIONS
+    assert report.deltas > 50 and report.retracts == report.orphaned_events > 5
 
 
 def test_blocks_that_do_not_follow_are_told_from_those_that_do() -> None:
