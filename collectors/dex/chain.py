@@ -95,6 +95,10 @@ class Chain:
                 return header
         raise AllNodesFailed("; ".join(errors)[:1000])
 
+    async def stands(self, header: Header) -> bool:
+        """Whether it is the canonical block of its number now. Raises ChainError."""
+        return (await self.header(header.number)).hash == header.hash
+
     async def plan(self, head: str) -> Plan:
         """What has to be done to stand at the head of this hash. Raises ChainError; DeepReorg when it is too deep."""
         assert self.tip is not None

@@ -16,14 +16,14 @@ from collectors.dex.blocks import Header, Log
 from collectors.dex.books import PoolBooks
 from collectors.dex.chain import Chain
 from collectors.dex.discovery import Serials, created_before, located
-from collectors.dex.errors import BadAnswer, ChainError, DeepReorg
+from collectors.dex.errors import ChainError, DeepReorg
 from collectors.dex.metrics import ChainCounts
 from collectors.dex.mirror import Mirror, MirrorBlock, Outcome
 from collectors.dex.moving import Moving
 from collectors.dex.nodes import Nodes
 from collectors.dex.protocol import MirroredPool, Protocol, Slots
 from collectors.dex.publisher import ChainPublisher
-from collectors.dex.reading import Proof, read_pools
+from collectors.dex.reading import Proof, read_at
 from collectors.dex.recovery import Recovered
 from collectors.dex.tokens import Tokens
 from collectors.dex.transfers import Transfers
@@ -235,7 +235,7 @@ class Follower:
         if self.settings.check_transfers and (judged := await self._transfers.check(pools, tip)):
             touched = [p for p in self.mirror.pools.values() if not judged.isdisjoint(p.token_names)]
             await self.books.update(touched, tip, self.publisher.received_ns)
-        differing = await self._proof.confirmed(pools, tip.hash, lambda: self._stands(tip))
+        differing = await self._proof.confirmed(pools, tip.hash, lambda: self.chain.stands(tip))
         for ident, text in differing.items():
             self.counts.mismatches += 1
             log.error("pool %s differs from the chain at block %d: %s", ident, tip.number, text)
@@ -333,13 +333,7 @@ class Follower:
 
     async def _read(self, pools: list[MirroredPool], header: Header, moving: bool = False) -> dict[str, Slots]:
         """States at this block, or what moves of them; raises BadAnswer when it was replaced while they were read."""
-        states = await read_pools(self.nodes, pools, header.hash, moving=moving)
-        if not await self._stands(header):
-            raise BadAnswer(f"block {header.hash} was replaced while {len(pools)} pools were read")
-        return states
-
-    async def _stands(self, header: Header) -> bool:
-        return (await self.chain.header(header.number)).hash == header.hash
+        return await read_at(self.chain, pools, header, moving=moving)
 
     async def _finality(self) -> None:
         safe, final = await self.chain.finality(self.settings.finality == "tags", self.settings.final_depth)
