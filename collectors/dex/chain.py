@@ -59,6 +59,10 @@ class Chain:
         self.ring = {header.number: header}
         self.tip = header
 
+    def clear(self) -> None:
+        """Know no header any more."""
+        self.ring, self.tip = {}, None
+
     def push(self, header: Header) -> None:
         """The header follows the tip."""
         assert self.tip is None or links(header, self.tip), "a header that does not follow"

@@ -83,7 +83,11 @@ class Follower:
     # Starting.
 
     async def start(self, recovered: Recovered) -> None:
-        """Resume where the records end, or begin at the present head. Raises ChainError."""
+        """Resume where the records end, or begin at the present head. Raises ChainError; then start from records read anew."""
+        self.mirror.blocks.clear()
+        self.mirror.suspect.clear()
+        self._open.clear()
+        self.chain.clear()
         if recovered.blocks and recovered.cut:
             # A pool whose last record has expired would be missing in silence: every pool is read anew instead.
             log.warning("chain.pool no longer holds its beginning: all pools are read anew")
