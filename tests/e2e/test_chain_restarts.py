@@ -58,6 +58,7 @@ async def test_a_start_that_fails_half_way_retracts_nothing_twice(kafka: str, se
         await asyncio.to_thread(traffic.start, 1, 1, 0)
         own = settings(kafka={"bootstrap_servers": kafka}, chains=chain_settings(evm, dex, name))
         await asyncio.to_thread(apply, own)
+        mirrored: dict[str, dict[str, int]] = {}
         for life in range(2):
             collector, stop = ChainCollector(own, name), asyncio.Event()
             running = asyncio.create_task(collector.run(stop))
@@ -67,6 +68,7 @@ async def test_a_start_that_fails_half_way_retracts_nothing_twice(kafka: str, se
             head = await _settled(collector, evm, running)
             stop.set()
             await running
+            mirrored = {i: p.slots for i, p in collector.follower.mirror.pools.items()}
             if life == 0:
                 failures.append(head)
                 await asyncio.to_thread(evm.reorg, 3)  # while nobody follows: the next start takes three blocks back
@@ -75,7 +77,7 @@ async def test_a_start_that_fails_half_way_retracts_nothing_twice(kafka: str, se
         states, standing, _, retracts = await asyncio.to_thread(fold, own, name)
         audit_events(standing, retracts, evm, report)
         assert not report.wrong, report.first_wrong
-        assert states == {i: p.slots for i, p in collector.follower.mirror.pools.items()}
+        assert states == mirrored
         records = await asyncio.to_thread(blocks_of, own, name)
         assert block_faults(records) == [] and [r["kind"] for r in records].count("RETRACTED") == 3
 
