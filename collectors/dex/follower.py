@@ -283,7 +283,7 @@ class Follower:
         self._retract_open([b for b in self._open.values() if b.number <= header.number and b.hash != header.hash])
         outcome = self.mirror.apply(header, logs, self._open.pop(header.hash, None))
         self.chain.push(header)
-        self.publisher.block("COMPLETE", outcome.block, len(outcome.block.changes))
+        self.publisher.block("COMPLETE", outcome.block, outcome.block.events)
         self.counts.blocks += 1
         self.counts.logs += len(logs)
         for pool in outcome.created:
@@ -299,7 +299,7 @@ class Follower:
         outcome = self.mirror.undo()
         if self.chain.tip is not None and self.chain.tip.hash == outcome.block.hash:
             self.chain.pop()
-        self.publisher.block("RETRACTED", outcome.block, len(outcome.block.changes))
+        self.publisher.block("RETRACTED", outcome.block, outcome.block.events)
         self.counts.retracted_blocks += 1
         for pool in outcome.removed:
             self.serials.forget(pool)
@@ -345,10 +345,10 @@ class Follower:
         newer = list(takewhile(lambda block: block.number > said, reversed(self.mirror.blocks)))
         for block in reversed(newer):
             if self._safe < block.number <= safe:
-                self.publisher.block("SAFE", block, len(block.changes))
+                self.publisher.block("SAFE", block, block.events)
                 self._safe = block.number
             if self.chain.final < block.number <= final:
-                self.publisher.block("FINAL", block, len(block.changes))
+                self.publisher.block("FINAL", block, block.events)
                 self.chain.final = block.number
                 self.counts.finals += 1
 

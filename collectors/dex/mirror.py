@@ -54,6 +54,8 @@ class MirrorBlock:
     base_fee_wei: int = -1
     changes: list[Applied] = field(default_factory=list[Applied])
     logs: int = 0
+    events: int = 0
+    """What its COMPLETE said: of a block whose retraction was begun before a restart fewer changes are left."""
     complete: bool = True
     """False: restored from the log of records, and some of its events may be missing still."""
 
@@ -171,6 +173,7 @@ class Mirror:
             outcome.changed[ident] = pool
         if already:
             block.changes.sort(key=lambda c: c.log_index)
+        block.events = len(block.changes)
         return outcome
 
     def _named(self, log: Log) -> str:
