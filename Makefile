@@ -87,7 +87,7 @@ fuzz: setup ## Fuzz the parsers, the codec and the nodes' answers (SECONDS=600; 
 drill-kill: setup ## Kill switch from the command to the venue's 'no open orders', fills racing, calls failing (ARGS="--orders 100")
 	@$(BIN)/python -m tests.chaos.kill_drill $(ARGS)
 
-drill-chain: setup ## A chain's collector killed twenty times under random life with reorganisations (ARGS="--seed 7 --kills 20")
+drill-chain: setup ## A chain's collector killed twenty times under reorganisations (ARGS="--seeds 4 --actions 1000 --kills 20")
 	@$(BIN)/python -m tests.chaos.chain_drill $(ARGS)
 
 lock: ## Lock the dependencies again (needs uv)

@@ -239,7 +239,7 @@ async def main(blocks: int, swaps: int, heads: int, pairs: int, pools: int, json
             dex = Dex(evm)
             traffic = Traffic(evm, dex, 1)
             traffic.start(3, 2, 1)
-            more = {"proof_calls": 0, "block_time_ms": 12_000}
+            more: dict[str, Any] = {"proof_calls": 0, "block_time_ms": 12_000}
             own = load_settings(
                 None, kafka=own.kafka.model_dump(), chains=chain_settings(evm, dex, "bench", **more)
             )

@@ -23,6 +23,8 @@ class ChainFold:
         self._audit = audit
         self.states: dict[str, PoolSlots | None] = {}
         """Slots by pool; None: its creation was retracted."""
+        self.fixed: dict[str, list[str]] = {}
+        """What its newest SNAPSHOT says of a pool that never changes, as name=value."""
         self.standing: Counter[EventKey] = Counter()
         """How often each event stands: 1, or 0 once it was retracted."""
         self.branch: deque[tuple[int, str]] = deque(maxlen=BRANCH_MAX)
@@ -45,6 +47,7 @@ class ChainFold:
             raise ValueError(f"pool {ident}: {record['epoch']}/{record['index']} after {self._places.get(ident)}")
         self._places[ident] = (record["epoch"], record["index"])
         if kind == "SNAPSHOT":
+            self.fixed[ident] = record["fixed"]
             self.states[ident] = {n: v for n, v in slots.items() if v or not n.startswith("tick:")}
             if record["event"] == "Created":
                 self._count(key, 1)

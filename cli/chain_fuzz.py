@@ -11,12 +11,14 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from bus.consumer import TailReader
 from cli.chain_fold import ChainFold, EventKey
 from collectors.dex.collector import ChainCollector
+from collectors.dex.protocol import MirroredPool
 from config.settings import Settings
 from market.pools.pool import PoolError
 from schemas.codec import codec
@@ -102,14 +104,15 @@ async def fuzz(
             for _ in range(steps):
                 await asyncio.to_thread(traffic.step)
                 head = await _settled(collector, evm, running)
-                await asyncio.to_thread(_compare, collector, traffic.pools, truth, head, rng, quotes, report)
+                mirrored = collector.follower.mirror.pools
+                await asyncio.to_thread(compare, mirrored, traffic.pools, truth, head, rng, quotes, report)
             report.steps, report.reorgs = traffic.steps, traffic.reorgs
             report.retracts = collector.counts.retracts
         finally:
             stop.set()
             await running
-        mirrored = {i: dict(p.slots) for i, p in collector.follower.mirror.pools.items()}
-        await asyncio.to_thread(_audit, settings, name, mirrored, evm, report)
+        slots = {i: dict(p.slots) for i, p in collector.follower.mirror.pools.items()}
+        await asyncio.to_thread(_audit, settings, name, slots, evm, report)
     report.seconds = round(time.monotonic() - began, 1)
     return report
 
@@ -131,13 +134,13 @@ async def _settled(collector: ChainCollector, evm: Evm, running: asyncio.Task[No
             raise TimeoutError(f"the collector did not reach {head} within {SETTLE_S:g} s: {collector.health()}")
 
 
-def _compare(
-    collector: ChainCollector, pools: list[TrafficPool], truth: Truth, head: str, rng: random.Random, quotes: int,
+def compare(
+    mirrored: Mapping[str, MirroredPool], pools: list[TrafficPool], truth: Truth, head: str, rng: random.Random, quotes: int,
     report: FuzzReport,
 ) -> None:  # fmt: skip
+    """Every pool's state, and some quotes, against the chain's at this head; ``mirrored`` must stand there."""
     report.heads += 1
     before = report.wrong
-    mirrored = collector.follower.mirror.pools
     for pool in pools:
         ours = mirrored.get(pool.ident)
         if ours is None:
@@ -182,16 +185,19 @@ def _audit(settings: Settings, name: str, mirrored: dict[str, dict[str, int]], e
     report.rebuilt_exact = rebuilt == mirrored
     if not report.rebuilt_exact:
         report.difference(f"the state from Kafka differs: {sorted(rebuilt)[:3]} {sorted(mirrored)[:3]}")
-    orphans = 0
     report.deltas = deltas
+    audit_events(net, retracts, evm, report)
+
+
+def audit_events(net: Counter[EventKey], retracts: int, evm: Evm, report: FuzzReport) -> None:
+    """Each event of the chain stands once, each orphaned one not, and that by one retraction each."""
     canonical = canonical_hashes(evm, net)
     for (block_hash, index, ident), count in net.items():
         if count != (1 if block_hash in canonical else 0):
             report.difference(f"event {index} of block {block_hash}, pool {ident}, stands {count} times")
-        orphans += block_hash not in canonical
-    report.orphaned_events = orphans
-    if retracts < orphans:
-        report.difference(f"{retracts} retractions for {orphans} orphaned events")
+    report.orphaned_events = sum(block_hash not in canonical for block_hash, _, _ in net)
+    if retracts != report.orphaned_events:
+        report.difference(f"{retracts} retractions for {report.orphaned_events} orphaned events")
 
 
 def fold(

@@ -88,14 +88,37 @@ def bloom_bits(text: str) -> int:
 
 def bloom_of(logs: list[Log]) -> int:
     """The bloom that these logs make."""
-    bloom = 0
-    for text in {t for log in logs for t in (log.address, *log.topics)}:
+    bloom, texts = 0, set[str]()
+    for log in logs:
+        texts.add(log.address)
+        texts.update(log.topics)
+    for text in texts:
         bloom |= bloom_bits(text)
     return bloom
 
 
 def checked_logs(header: Header, logs: list[Log]) -> list[Log]:
     """The block's logs in order, without repetitions. Raises BadAnswer for anything that cannot be the whole block."""
+    ordered = logs if _as_usual(header.hash, logs) else _sorted_out(header, logs)
+    try:
+        explained = not header.logs_bloom or bloom_of(ordered) == int(header.logs_bloom, 16)
+    except ValueError as error:
+        raise BadAnswer(f"a log of {header.hash} holds what is no hex: {error}") from error
+    if not explained:
+        raise BadAnswer(f"the {len(ordered)} logs do not explain the bloom of block {header.hash} ({header.number})")
+    return ordered
+
+
+def _as_usual(block_hash: str, logs: list[Log]) -> bool:
+    """Whether every log is of this block, and each stands at its own index: how nearly every answer is."""
+    for n, log in enumerate(logs):
+        if log.block_hash != block_hash or log.log_index_hex != hex(n) or log.removed or log.transaction_hash is None:
+            return False
+    return True
+
+
+def _sorted_out(header: Header, logs: list[Log]) -> list[Log]:
+    """The logs in order, without repetitions. Raises BadAnswer where they are not one block's."""
     found: dict[int, Log] = {}
     for log in logs:
         if log.block_hash != header.hash:
@@ -111,14 +134,7 @@ def checked_logs(header: Header, logs: list[Log]) -> list[Log]:
             raise BadAnswer(f"two different logs with index {index} in block {header.hash}")
     if found and sorted(found) != list(range(len(found))):
         raise BadAnswer(f"logs are missing in block {header.hash}: {len(found)} of {max(found) + 1}")
-    ordered = [found[n] for n in range(len(found))]
-    try:
-        explained = not header.logs_bloom or bloom_of(ordered) == int(header.logs_bloom, 16)
-    except ValueError as error:
-        raise BadAnswer(f"a log of {header.hash} holds what is no hex: {error}") from error
-    if not explained:
-        raise BadAnswer(f"the {len(ordered)} logs do not explain the bloom of block {header.hash} ({header.number})")
-    return ordered
+    return [found[n] for n in range(len(found))]
 
 
 def links(child: Header, parent: Header) -> bool:

@@ -59,6 +59,10 @@ class Chain:
         self.ring = {header.number: header}
         self.tip = header
 
+    def clear(self) -> None:
+        """Know no header any more."""
+        self.ring, self.tip = {}, None
+
     def push(self, header: Header) -> None:
         """The header follows the tip."""
         assert self.tip is None or links(header, self.tip), "a header that does not follow"
@@ -95,6 +99,10 @@ class Chain:
                 return header
         raise AllNodesFailed("; ".join(errors)[:1000])
 
+    async def stands(self, header: Header) -> bool:
+        """Whether it is the canonical block of its number now. Raises ChainError."""
+        return (await self.header(header.number)).hash == header.hash
+
     async def plan(self, head: str) -> Plan:
         """What has to be done to stand at the head of this hash. Raises ChainError; DeepReorg when it is too deep."""
         assert self.tip is not None
@@ -102,7 +110,7 @@ class Chain:
             self.counts.heads_ignored += 1
             return Plan()
         new = await self._retried(head)
-        if new.number < min(self.ring):
+        if new.number < self._lowest():
             self.counts.heads_ignored += 1  # a node far behind: whether it is on our branch cannot be said
             return Plan()
         if (ours := self.ring.get(new.number)) is not None or new.number < self.tip.number:
@@ -121,14 +129,19 @@ class Chain:
                     raise BadAnswer(f"block {high.number} does not follow {low.hash}: the chain changed while it was read")
         while (parent := self.ring.get(upwards[0].number - 1)) is None or parent.hash != upwards[0].parent_hash:
             first = upwards[0]
-            if first.number - 1 <= self.final or first.number - 1 < min(self.ring):
+            if first.number - 1 <= self.final or first.number - 1 < self._lowest():
                 raise DeepReorg(f"block {first.number - 1} was final or is no longer remembered, and was replaced")
             below = await self._retried(first.parent_hash)
             if not links(first, below):
                 raise BadAnswer(f"block {below.hash} says {below.number}, its child {first.number}")
             upwards.insert(0, below)
-        above = sorted((n for n in self.ring if n >= upwards[0].number), reverse=True)
+        above = range(self.tip.number, upwards[0].number - 1, -1)
         return Plan([self.ring[n] for n in above], upwards)
+
+    def _lowest(self) -> int:
+        """The number of the oldest header in the ring."""
+        assert self.tip is not None
+        return self.tip.number - len(self.ring) + 1
 
     async def logs(self, header: Header) -> list[Log]:
         """Every log of this block, checked; asked again, of another node each time, until it can be believed.

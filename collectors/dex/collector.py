@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -35,7 +36,10 @@ from schemas.topics import BOOK
 
 log = logging.getLogger(__name__)
 
+POLL_S = 0.1
+"""Kafka reports only what it refused, so that asking more often would tell nothing sooner that matters."""
 START_TRIES = 5
+FLUSH_S = 30.0
 HEAD_TRIES = 6
 EXIT_OK, EXIT_ERROR, EXIT_NO_BROKER, EXIT_NO_CHAIN = 0, 1, 2, 3
 
@@ -133,6 +137,9 @@ class ChainCollector:
 
     async def _main(self) -> None:
         await self._start()
+        # Pools and books live as long as the process: the collector of cycles need not walk them between two heads.
+        gc.collect()
+        gc.freeze()
         with contextlib.suppress(ChainError):
             await self.follower.after()
         tries: dict[str, int] = {}
@@ -156,8 +163,11 @@ class ChainCollector:
 
     async def _start(self) -> None:
         protocols = [p for p, _ in self.protocols]
-        recovered = await asyncio.to_thread(recover, self.settings, self.name, protocols, self.own.history_max)
         for attempt in range(START_TRIES):
+            # Anew for each try: what one that failed half-way has written is in the records, and is not written twice.
+            if left := await asyncio.to_thread(self.producer.flush, FLUSH_S):
+                raise BusError(f"{self.name}: Kafka has not taken {left} records within {FLUSH_S:g} s")
+            recovered = await asyncio.to_thread(recover, self.settings, self.name, protocols, self.own.history_max)
             try:
                 chain_id = int(await self.nodes.call("eth_chainId"), 16)
                 if self.own.chain_id and chain_id != self.own.chain_id:
@@ -165,12 +175,14 @@ class ChainCollector:
                 await self._check_code()
                 await self.follower.start(recovered)
                 self.started = True
-                self.heads.tell((await self.follower.chain.header("latest")).hash)
-                return
+                break
             except ChainError as error:
                 log.error("%s: start failed (try %d): %s", self.name, attempt + 1, error)
                 await asyncio.sleep(0.5 * 2**attempt)
-        raise VenueUnreachable(f"{self.name}: the chain could not be read after {START_TRIES} tries")
+        else:
+            raise VenueUnreachable(f"{self.name}: the chain could not be read after {START_TRIES} tries")
+        with contextlib.suppress(ChainError):  # the next head is heard of without it
+            self.heads.tell((await self.follower.chain.header("latest")).hash)
 
     async def _check_code(self) -> None:
         addresses = [p.address for p, _ in self.protocols]
@@ -202,7 +214,7 @@ class ChainCollector:
             self.producer.poll(0)
             # A hole in a chain's records cannot be mended by writing on: a restart resumes from what is there.
             self.producer.raise_failures()
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(POLL_S)
 
 
 def main(settings: Settings, name: str) -> int:

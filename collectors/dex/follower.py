@@ -10,19 +10,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from itertools import takewhile
 
 from collectors.dex.blocks import Header, Log
 from collectors.dex.books import PoolBooks
 from collectors.dex.chain import Chain
 from collectors.dex.discovery import Serials, created_before, located
-from collectors.dex.errors import BadAnswer, ChainError, DeepReorg
+from collectors.dex.errors import ChainError, DeepReorg
 from collectors.dex.metrics import ChainCounts
 from collectors.dex.mirror import Mirror, MirrorBlock, Outcome
 from collectors.dex.moving import Moving
 from collectors.dex.nodes import Nodes
 from collectors.dex.protocol import MirroredPool, Protocol, Slots
 from collectors.dex.publisher import ChainPublisher
-from collectors.dex.reading import Proof, read_pools
+from collectors.dex.reading import Proof, read_at
 from collectors.dex.recovery import Recovered
 from collectors.dex.tokens import Tokens
 from collectors.dex.transfers import Transfers
@@ -82,7 +83,11 @@ class Follower:
     # Starting.
 
     async def start(self, recovered: Recovered) -> None:
-        """Resume where the records end, or begin at the present head. Raises ChainError."""
+        """Resume where the records end, or begin at the present head. Raises ChainError; then start from records read anew."""
+        self.mirror.blocks.clear()
+        self.mirror.suspect.clear()
+        self._open.clear()
+        self.chain.clear()
         if recovered.blocks and recovered.cut:
             # A pool whose last record has expired would be missing in silence: every pool is read anew instead.
             log.warning("chain.pool no longer holds its beginning: all pools are read anew")
@@ -234,7 +239,7 @@ class Follower:
         if self.settings.check_transfers and (judged := await self._transfers.check(pools, tip)):
             touched = [p for p in self.mirror.pools.values() if not judged.isdisjoint(p.token_names)]
             await self.books.update(touched, tip, self.publisher.received_ns)
-        differing = await self._proof.confirmed(pools, tip.hash, lambda: self._stands(tip))
+        differing = await self._proof.confirmed(pools, tip.hash, lambda: self.chain.stands(tip))
         for ident, text in differing.items():
             self.counts.mismatches += 1
             log.error("pool %s differs from the chain at block %d: %s", ident, tip.number, text)
@@ -265,7 +270,10 @@ class Follower:
     # How it is done.
 
     async def _fetch(self, headers: list[Header], newest: Header) -> list[tuple[Header, list[Log]]]:
-        logs = await asyncio.gather(*(self.chain.logs(h) for h in headers))
+        if len(headers) == 1:
+            logs = [await self.chain.logs(headers[0])]  # the usual head: no task is made for it
+        else:
+            logs = await asyncio.gather(*(self.chain.logs(h) for h in headers))
         logs = await located(self.nodes, self.mirror.protocols, logs, headers[-1], newest, self.settings.range_max)
         for header, found in zip(headers, logs, strict=True):
             await self._load_tokens(self.mirror.creations(found), header)
@@ -275,7 +283,7 @@ class Follower:
         self._retract_open([b for b in self._open.values() if b.number <= header.number and b.hash != header.hash])
         outcome = self.mirror.apply(header, logs, self._open.pop(header.hash, None))
         self.chain.push(header)
-        self.publisher.block("COMPLETE", outcome.block, len(outcome.block.changes))
+        self.publisher.block("COMPLETE", outcome.block, outcome.block.events)
         self.counts.blocks += 1
         self.counts.logs += len(logs)
         for pool in outcome.created:
@@ -291,7 +299,7 @@ class Follower:
         outcome = self.mirror.undo()
         if self.chain.tip is not None and self.chain.tip.hash == outcome.block.hash:
             self.chain.pop()
-        self.publisher.block("RETRACTED", outcome.block, len(outcome.block.changes))
+        self.publisher.block("RETRACTED", outcome.block, outcome.block.events)
         self.counts.retracted_blocks += 1
         for pool in outcome.removed:
             self.serials.forget(pool)
@@ -329,22 +337,18 @@ class Follower:
 
     async def _read(self, pools: list[MirroredPool], header: Header, moving: bool = False) -> dict[str, Slots]:
         """States at this block, or what moves of them; raises BadAnswer when it was replaced while they were read."""
-        states = await read_pools(self.nodes, pools, header.hash, moving=moving)
-        if not await self._stands(header):
-            raise BadAnswer(f"block {header.hash} was replaced while {len(pools)} pools were read")
-        return states
-
-    async def _stands(self, header: Header) -> bool:
-        return (await self.chain.header(header.number)).hash == header.hash
+        return await read_at(self.chain, pools, header, moving=moving)
 
     async def _finality(self) -> None:
         safe, final = await self.chain.finality(self.settings.finality == "tags", self.settings.final_depth)
-        for block in self.mirror.blocks:
+        said = min(self._safe, self.chain.final)
+        newer = list(takewhile(lambda block: block.number > said, reversed(self.mirror.blocks)))
+        for block in reversed(newer):
             if self._safe < block.number <= safe:
-                self.publisher.block("SAFE", block, len(block.changes))
+                self.publisher.block("SAFE", block, block.events)
                 self._safe = block.number
             if self.chain.final < block.number <= final:
-                self.publisher.block("FINAL", block, len(block.changes))
+                self.publisher.block("FINAL", block, block.events)
                 self.chain.final = block.number
                 self.counts.finals += 1
 

@@ -54,6 +54,8 @@ class MirrorBlock:
     base_fee_wei: int = -1
     changes: list[Applied] = field(default_factory=list[Applied])
     logs: int = 0
+    events: int = 0
+    """What its COMPLETE said: of a block whose retraction was begun before a restart fewer changes are left."""
     complete: bool = True
     """False: restored from the log of records, and some of its events may be missing still."""
 
@@ -110,7 +112,9 @@ class Mirror:
         """The pools that these logs would create, for looking up their tokens before; changes nothing."""
         out: list[MirroredPool] = []
         for log in logs:
-            if log.topics and (protocol := self._creators.get((log.address, log.topics[0]))) is not None:
+            if log.address not in self._factories or not log.topics:
+                continue
+            if (protocol := self._creators.get((log.address, log.topics[0]))) is not None:
                 try:
                     out.append(protocol.created(log))
                 except (BadAnswer, ValueError):
@@ -169,6 +173,7 @@ class Mirror:
             outcome.changed[ident] = pool
         if already:
             block.changes.sort(key=lambda c: c.log_index)
+        block.events = len(block.changes)
         return outcome
 
     def _named(self, log: Log) -> str:

@@ -39,7 +39,7 @@ class ChainPublisher:
         self._producer = producer
         self._limit = limit
         self._hashes: dict[str, bytes] = {}
-        self._encode_pool = codec("ChainPool").hurry().encode
+        self._encode_pool = codec("ChainPool").encode_row
         self._encode_block = codec("ChainBlock").encode
         self._encode_book = codec("BookEvent").hurry().encode
         self._encode_status = codec("BookStatus").encode
@@ -56,27 +56,27 @@ class ChainPublisher:
         """One record of chain.pool."""
         pool = emission.pool
         slots = emission.slots
-        record = {
-            "chain": self.chain,
-            "pool": pool.ident,
-            "kind": emission.kind,
-            "epoch": pool.epoch,
-            "index": pool.index,
-            "event": emission.event,
-            "block_number": emission.block_number,
-            "block_hash": self._raw(emission.block_hash),
-            "tx_hash": self._raw(emission.tx_hash),
-            "log_index": emission.log_index,
-            "slots": list(slots),
-            "values": [(v % WORD).to_bytes(32, "big") for v in slots.values()],
-            "fixed": fixed_lines(pool.fixed) if emission.kind == "SNAPSHOT" else [],
-            "ts_received_ns": self.received_ns,
-        }
+        data = self._encode_pool(
+            chain=self.chain,
+            pool=pool.ident,
+            kind=emission.kind,
+            epoch=pool.epoch,
+            index=pool.index,
+            event=emission.event,
+            block_number=emission.block_number,
+            block_hash=self._raw(emission.block_hash),
+            tx_hash=self._raw(emission.tx_hash),
+            log_index=emission.log_index,
+            slots=list(slots),
+            values=[(v if v >= 0 else v % WORD).to_bytes(32, "big") for v in slots.values()],
+            fixed=fixed_lines(pool.fixed) if emission.kind == "SNAPSHOT" else [],
+            ts_received_ns=self.received_ns,
+        )
         if emission.kind == "RETRACT":
             self.counts.retracts += 1
         else:
             self.counts.events += 1
-        self._put(CHAIN_POOL.name, f"{self.chain}|{pool.ident}", self._encode_pool(record))
+        self._put(CHAIN_POOL.name, f"{self.chain}|{pool.ident}", data)
 
     def _raw(self, text: str) -> bytes:
         """A hash's bytes; a block's and a transaction's come many times in a row."""

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
-from collectors.dex.blocks import words
-from collectors.dex.errors import ChainError
+from collectors.dex.blocks import Header, words
+from collectors.dex.chain import Chain
+from collectors.dex.errors import BadAnswer, ChainError
 from collectors.dex.metrics import ChainCounts
 from collectors.dex.nodes import Nodes
 from collectors.dex.protocol import Call, MirroredPool, Reading, Slots
@@ -16,7 +17,8 @@ from market.pools.pool import PoolError
 
 log = logging.getLogger(__name__)
 
-CONFIRM_S = 0.1
+CONFIRM_S = (0.05, 0.15, 0.45)
+"""Pauses before what differs is asked for again."""
 TOGETHER = 32
 """Pools whose readings run in step, so that their calls share requests."""
 TOGETHER_MOVING = 400
@@ -39,6 +41,24 @@ async def read_pools(
         readings = {p.ident: p.protocol.read_moving(p) if moving else p.protocol.read(p) for p in part}
         out |= await _together(nodes, readings, block_hash)
     return out
+
+
+async def read_at(chain: Chain, pools: Sequence[MirroredPool], header: Header, *, moving: bool = False) -> dict[str, Slots]:
+    """``read_pools`` at a block that is the canonical one of its number still when all is read.
+
+    A node that keeps its newest block's state and the one in the making in one place (anvil does) answers for the newest
+    with what the next one has changed already, though it is asked by hash. So what was read while the next block came is
+    read once more: the state of a block that is no longer the newest does not change.
+
+    Raises ChainError when the chain cannot be asked, BadAnswer when the block was replaced.
+    """
+    while True:
+        newest = await chain.header("latest")
+        states = await read_pools(chain.nodes, pools, header.hash, moving=moving)
+        if not await chain.stands(header):
+            raise BadAnswer(f"block {header.hash} was replaced while {len(pools)} pools were read")
+        if newest.hash != header.hash or (await chain.header("latest")).hash == header.hash:
+            return states
 
 
 async def _together(nodes: Nodes, readings: dict[str, Reading], block_hash: str) -> dict[str, Slots]:
@@ -69,17 +89,19 @@ class Proof:
         self._budget = budget
         self._rng = Random(seed)  # noqa: S311 - a sample, not a secret
 
-    async def compare(self, changed: Sequence[MirroredPool], block_hash: str) -> dict[str, str]:
+    async def compare(self, changed: Sequence[MirroredPool], block_hash: str, seed: int) -> dict[str, str]:
         """What differs: ident → both sides in words; empty when everything agrees. Spends at most the budget of calls.
 
-        The pools must not change while this runs. Raises ChainError when the chain cannot be asked.
+        ``seed`` decides what a pool is asked: the same one asks the same again. The pools must not change while this runs.
+        Raises ChainError when the chain cannot be asked.
         """
         if not self._budget or not changed:
             return {}
         differing: dict[str, str] = {}
         spent = 0
         for pool in self._rng.sample(list(changed), len(changed)):
-            reading = pool.protocol.check(pool, self._rng)
+            rng = Random(f"{seed} {pool.ident}")  # noqa: S311 - a sample, not a secret
+            reading = pool.protocol.check(pool, rng)
             cost = len(first := next(reading))
             if spent and spent + cost + 1 > self._budget:
                 break
@@ -90,27 +112,30 @@ class Proof:
             if wrong:
                 name, (ours, their) = next(iter(wrong.items()))
                 differing[pool.ident] = f"{name}: mirror {ours}, chain {their} ({len(wrong)} slots differ)"
-            elif problem := await self._quote(pool, block_hash):
+            elif problem := await self._quote(pool, block_hash, rng):
                 differing[pool.ident] = problem
         return differing
 
     async def confirmed(
         self, changed: Sequence[MirroredPool], block_hash: str, stands: Callable[[], Awaitable[bool]]
     ) -> dict[str, str]:
-        """``compare``, and what differs once more a moment later, with the block still the canonical one.
+        """``compare``, and of that what differs each time that the same is asked again, with the block canonical still.
 
-        Nodes look up a block's state by its number, and one that is replacing that block answers from both branches.
+        A node may answer from the block that it is making (see ``read_at``), or from both branches while it replaces one.
+        That passes; a mirror that is wrong differs however often it is asked.
         """
-        differing = await self.compare(changed, block_hash)
-        if not differing:
-            return {}
-        await asyncio.sleep(CONFIRM_S)
-        again = await self.compare([p for p in changed if p.ident in differing], block_hash)
-        return {i: t for i, t in again.items() if i in differing} if await stands() else {}
+        seed = self._rng.getrandbits(64)
+        differing = await self.compare(changed, block_hash, seed)
+        for pause_s in CONFIRM_S:
+            if not differing:
+                return {}
+            await asyncio.sleep(pause_s)
+            differing = await self.compare([p for p in changed if p.ident in differing], block_hash, seed)
+        return differing if differing and await stands() else {}
 
-    async def _quote(self, pool: MirroredPool, block_hash: str) -> str:
-        i = self._rng.randrange(2)
-        amount = self._rng.randrange(1, 10 ** self._rng.randint(2, 24))
+    async def _quote(self, pool: MirroredPool, block_hash: str, rng: Random) -> str:
+        i = rng.randrange(2)
+        amount = rng.randrange(1, 10 ** rng.randint(2, 24))
         asked = pool.protocol.quote_call(pool, i, amount)
         if asked is None:
             return ""

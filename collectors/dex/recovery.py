@@ -84,7 +84,7 @@ class Rebuild:
             self.blocks.append(
                 MirrorBlock(
                     record["number"], block_hash, "0x" + record["parent_hash"].hex(), record["ts_block_us"],
-                    record["base_fee_wei"], logs=record["logs"],
+                    record["base_fee_wei"], logs=record["logs"], events=record["events"],
                 )
             )  # fmt: skip
             del self.blocks[: -self._history_max]

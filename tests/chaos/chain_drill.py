@@ -1,125 +1,154 @@
-"""A chain's collector killed at random under random life with reorganisations; after each restart the log is the chain.
+"""A chain's collector killed at random under random life with reorganisations; at every head the log is the chain.
 
-    python -m tests.chaos.chain_drill --kills 20 --seed 7
+    python -m tests.chaos.chain_drill --seeds 4 --actions 1000 --kills 20
 
-After each kill and restart the state of every pool is rebuilt from chain.pool alone and must be the chain's own at its
-head; no event may stand twice, none may be missing, every orphaned one must be taken back, and blocks follow each other.
+What is compared is rebuilt from Kafka alone, while the collector runs and after each of its restarts: at every head the
+whole state of every pool is the chain's own at that block hash, and quotes of pools built of that state are the router's
+or quoter's; no event stands twice, none is missing, every orphaned one was retracted once, and blocks follow each other.
+A JSON line a seed; exit code 1 when anything differed.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cli.chain_fuzz import blocks_of, canonical_hashes, chain_settings, fold
+from bus.consumer import TailReader
+from cli.chain_fold import ChainFold
+from cli.chain_fuzz import FuzzReport, audit_events, blocks_of, chain_settings, compare
 from cli.stack import Stack, private_broker
+from collectors.dex.presets import protocols_of
+from collectors.dex.protocol import MirroredPool, fixed_of
 from config.settings import Settings, load_settings
+from schemas.codec import codec
+from schemas.topics import CHAIN_BLOCK, CHAIN_POOL
 from simulator.evm import Evm
 from simulator.evm_dex import Dex
+from simulator.evm_solidly import Solidly
 from simulator.evm_traffic import Traffic
 from simulator.evm_truth import Truth
 
 WRITTEN_S = 300.0
+BURST = 4
+"""Steps at most that are not waited for before a kill, and as many again while nobody follows."""
+KILL_WITHIN_S = 0.1
+"""After the last of them: about the time that a few blocks take, so that kills hit their middle too."""
 
 
 @dataclass
-class Report:
-    """What a run saw."""
+class Report(FuzzReport):
+    """What a run saw; heads and quotes are of the log's pools."""
 
     kills: int = 0
     blocks: int = 0
-    reorgs: int = 0
-    events: int = 0
-    retracts: int = 0
-    states: int = 0
     restarts_s: list[float] = field(default_factory=list[float])
-    wrong: list[str] = field(default_factory=list[str])
-
-    def line(self) -> str:
-        """For people."""
-        times = sorted(self.restarts_s)
-        return (
-            f"kills={self.kills} blocks={self.blocks} reorgs={self.reorgs} events={self.events} retracts={self.retracts} "
-            f"states_compared={self.states} wrong={len(self.wrong)} {self.wrong[:3] or ''}\n"
-            f"start to the head's last event in Kafka: p50 {times[len(times) // 2]:.1f} s, longest {times[-1]:.1f} s"
-        )
+    """From each start of the process to the head's last event in Kafka."""
 
 
-async def run(settings: Any, name: str, seed: int, kills: int, folder: Path, say: Any = lambda _: None) -> Report:
-    """One run. ``settings(chains=…)`` makes settings of a broker whose topics exist. Needs npm's packages."""
-    rng, report = random.Random(seed), Report()
+class LoggedChain:
+    """One chain as its records in Kafka tell it, read on and on."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self.fold = ChainFold(name)
+        self._tail = TailReader(settings, [CHAIN_POOL.name, CHAIN_BLOCK.name])
+        self._protocols = {p.address: p for p, _ in protocols_of(name, settings.chains[name])}
+        self._decode = {
+            CHAIN_POOL.name: (codec("ChainPool").decode, self.fold.pool),
+            CHAIN_BLOCK.name: (codec("ChainBlock").decode, self.fold.block),
+        }
+
+    def at(self, head: str) -> bool:
+        """Read what is new; whether every record up to the end of this block, and none of a later one, was read."""
+        for message in self._tail.poll(5000, 0.02):
+            decode, take = self._decode[message.topic()]
+            take(decode(message.value()))
+        return self.fold.tip is not None and self.fold.tip[1] == head
+
+    def pools(self) -> dict[str, MirroredPool]:
+        """Every pool there is, built of its slots."""
+        out: dict[str, MirroredPool] = {}
+        for ident, slots in self.fold.states.items():
+            if slots is not None:
+                fixed = fixed_of(self.fold.fixed[ident])
+                out[ident] = self._protocols[fixed["factory"]].new_pool(ident, fixed, slots)
+        return out
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._tail.close()
+
+
+async def run(
+    settings: Any, name: str, seed: int, kills: int, folder: Path, *, actions: int, quotes: int = 2,
+    with_solidly: bool = True, say: Any = lambda _: None,
+) -> Report:  # fmt: skip
+    """One seed. ``settings(chains=…)`` makes settings of a broker whose topics exist. Needs npm's packages."""
+    rng, report = random.Random(seed), Report(seed)
+    began = time.monotonic()
     with Evm() as evm:
         dex = Dex(evm)
-        traffic = Traffic(evm, dex, seed)
+        solidly = Solidly(evm, dex) if with_solidly else None
+        traffic, truth = Traffic(evm, dex, seed, solidly=solidly), Truth(evm, dex)
         traffic.start(1, 1, 1)
-        own: Settings = settings(chains=chain_settings(evm, dex, name))
-        truth = Truth(evm, dex)
+        own: Settings = settings(chains=chain_settings(evm, dex, name, solidly))
+        logged = LoggedChain(own, name)
         async with Stack(own, folder) as stack:
-            for life in range(kills + 1):
-                began = time.monotonic()
-                child = await stack.start(f"chain{life}", "collect-chain", name, settings=own)
-                head = await written(own, name, evm)
-                report.restarts_s.append(time.monotonic() - began)
-                await asyncio.to_thread(compare, own, name, traffic, truth, head, report)
-                if life == 0:
-                    await asyncio.to_thread(traffic.start, 1, 2, 1)
-                end = time.monotonic() + rng.uniform(0.5, 2.0)
-                while time.monotonic() < end:
+
+            async def start() -> Any:
+                before = time.monotonic()
+                child = await stack.start(f"{name}-{report.kills}", "collect-chain", name, settings=own)
+                await at_head()
+                report.restarts_s.append(round(time.monotonic() - before, 1))
+                return child
+
+            async def at_head() -> None:
+                head = (await asyncio.to_thread(evm.head))["hash"]
+                deadline = time.monotonic() + WRITTEN_S
+                while not await asyncio.to_thread(logged.at, head):
+                    stack.check()
+                    if time.monotonic() > deadline:
+                        raise TimeoutError(f"the head {head} was not written within {WRITTEN_S:g} s")
+                await asyncio.to_thread(compare, logged.pools(), traffic.pools, truth, head, rng, quotes, report)
+
+            child = await start()
+            await asyncio.to_thread(traffic.start, 1, 2, 1)
+            deaths = set(rng.sample(range(actions), kills))
+            for number in range(actions):
+                if number not in deaths:
                     await asyncio.to_thread(traffic.step)
-                    await asyncio.sleep(0.05)
-                if life < kills:
-                    child.process.kill()
-                    await child.process.wait()
-                    stack.children.remove(child)
-                    report.kills += 1
-                    say(f"killed {report.kills} of {kills}; {report.states} states compared, {len(report.wrong)} wrong")
-                    for _ in range(rng.randint(0, 4)):
-                        await asyncio.to_thread(traffic.step)
-            head = await written(own, name, evm)
-        await asyncio.to_thread(compare, own, name, traffic, truth, head, report)
-        report.reorgs = traffic.reorgs
+                    await at_head()
+                    continue
+                for _ in range(rng.randint(1, BURST)):
+                    await asyncio.to_thread(traffic.step)
+                await asyncio.sleep(rng.uniform(0, KILL_WITHIN_S))
+                child.process.kill()
+                await child.process.wait()
+                stack.children.remove(child)
+                report.kills += 1
+                for _ in range(rng.randint(0, BURST)):
+                    await asyncio.to_thread(traffic.step)
+                child = await start()
+                await asyncio.to_thread(audit_events, logged.fold.standing, logged.fold.retracts, evm, report)
+                say(f"seed {seed}: killed {report.kills} of {kills} at step {traffic.steps}; {report.wrong} wrong")
+        await asyncio.to_thread(audit_events, logged.fold.standing, logged.fold.retracts, evm, report)
         records = await asyncio.to_thread(blocks_of, own, name)
-        report.wrong += block_faults(records)
+        for fault in block_faults(records):
+            report.difference(fault)
         report.blocks = sum(record["kind"] == "COMPLETE" for record in records)
+        report.steps, report.reorgs = traffic.steps, traffic.reorgs
+        report.deltas, report.retracts = logged.fold.events, logged.fold.retracts
+        report.rebuilt_exact = not report.wrong
+        logged.close()
+    report.seconds = round(time.monotonic() - began, 1)
     return report
-
-
-async def written(own: Settings, name: str, evm: Evm) -> str:
-    """Wait until the chain's head is COMPLETE in Kafka; gives its hash."""
-    deadline = time.monotonic() + WRITTEN_S
-    while time.monotonic() < deadline:
-        head = evm.head()["hash"]
-        records = await asyncio.to_thread(blocks_of, own, name)
-        if any("0x" + r["hash"].hex() == head and r["kind"] == "COMPLETE" for r in records):
-            return head
-        await asyncio.sleep(0.25)
-    raise AssertionError(f"the head was not written within {WRITTEN_S:g} s")
-
-
-def compare(own: Settings, name: str, traffic: Traffic, truth: Truth, head: str, report: Report) -> None:
-    """What chain.pool says against the chain at its head; call it while the chain rests."""
-    states, net, report.events, report.retracts = fold(own, name)
-    canonical = canonical_hashes(truth.evm, net)
-    report.wrong += [
-        f"{key} stands {count} times" for key, count in net.items() if count != (1 if key[0] in canonical else 0)
-    ]
-    for pool in traffic.pools:
-        state = states.get(pool.ident)
-        if state is None:  # a reorganisation took its creation away
-            if pool.kind != "v4" and truth.evm.rpc("eth_getCode", pool.ident, "latest") != "0x":
-                report.wrong.append(f"{pool.kind} {pool.ident} is not in chain.pool at {head}")
-            continue
-        theirs = truth.state(pool, head)
-        report.states += 1
-        if {k: v for k, v in state.items() if k in theirs or k.startswith("tick:")} != theirs:
-            report.wrong.append(f"{pool.kind} {pool.ident} at {head}")
 
 
 def block_faults(records: list[dict[str, Any]]) -> list[str]:
@@ -141,30 +170,36 @@ def block_faults(records: list[dict[str, Any]]) -> list[str]:
     return out
 
 
-async def drill(kills: int, seed: int) -> Report:
-    """On a broker of its own."""
+async def drill(seeds: range, actions: int, kills: int) -> int:
+    """All seeds, one after the other, on a broker of their own; gives how many differences there were."""
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
+    wrong = 0
     with tempfile.TemporaryDirectory(prefix="venue-mirror-chain-") as folder:
         async with private_broker(load_settings(), say) as settings:
 
             def make(**more: Any) -> Settings:
                 return load_settings(None, kafka={"bootstrap_servers": settings.kafka.bootstrap_servers}, **more)
 
-            return await run(make, "drill", seed, kills, Path(folder), say)
+            for seed in seeds:
+                report = await run(make, f"drill-{seed}", seed, kills, Path(folder), actions=actions, say=say)
+                print(json.dumps(asdict(report)), flush=True)
+                wrong += report.wrong
+    return wrong
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--first", type=int, default=7, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--actions", type=int, default=200, help="blocks and reorganisations for each seed")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
-    report = asyncio.run(drill(args.kills, args.seed))
-    print(report.line())
-    sys.exit(bool(report.wrong))
+    seeds = range(args.first, args.first + args.seeds)
+    sys.exit(bool(asyncio.run(drill(seeds, args.actions, args.kills))))
 
 
 if __name__ == "__main__":

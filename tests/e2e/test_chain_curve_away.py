@@ -66,4 +66,4 @@ async def test_pools_that_were_created_while_nobody_looked_are_found(kafka: str,
             await asyncio.to_thread(evm.mine, blocks)
             pools.append(await asyncio.to_thread(made))
         collector = await followed()
-        assert collector.counts.pools_created == 5 and collector.counts.dead_letters == collector.counts.mismatches
+        assert collector.counts.pools_created == 5 and collector.counts.dead_letters == collector.counts.mismatches == 0

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bus.topics import apply
+from cli.chain_fuzz import FuzzReport, _settled, audit_events, blocks_of, chain_settings, fold
+from collectors.dex.blocks import Header
+from collectors.dex.collector import ChainCollector
+from collectors.dex.errors import AllNodesFailed
+from collectors.dex.follower import Follower
+from simulator.evm import Evm
+from simulator.evm_dex import Dex
+from simulator.evm_traffic import Traffic
 from tests.chaos.chain_drill import block_faults, run
 from tests.evm_state import require_npm
 
-KILLS = 6
+KILLS, ACTIONS = 6, 40
 
 
 @pytest.mark.broker
@@ -22,10 +31,55 @@ async def test_killed_at_random_no_event_is_lost_and_none_stands_twice(kafka: st
         return settings(kafka={"bootstrap_servers": kafka}, **more)
 
     await asyncio.to_thread(apply, make())
-    report = await run(make, f"kill-{unique}", seed=7, kills=KILLS, folder=tmp_path)
-    assert not report.wrong
-    assert report.kills == KILLS and report.states > 3 * KILLS
-    assert report.events > 50 and report.retracts > 5
+    report = await run(
+        make, f"kill-{unique}", 7, KILLS, tmp_path, actions=ACTIONS, quotes=4, with_solidly=False
+    )
+    assert not report.wrong, report.first_wrong
+    assert report.kills == KILLS and report.heads == report.heads_exact == ACTIONS + 1
+    assert report.quotes == report.quotes_exact > ACTIONS
+    assert report.deltas > 50 and report.retracts == report.orphaned_events > 5
+
+
+@pytest.mark.broker
+async def test_a_start_that_fails_half_way_retracts_nothing_twice(kafka: str, settings, unique: str, monkeypatch):
+    require_npm()
+    name, load, failures = f"half-{unique}", Follower._load_tokens, list[str]()
+
+    async def failing(self: Follower, pools: Any, header: Header) -> None:
+        if len(failures) == 1:
+            failures.append(header.hash)
+            raise AllNodesFailed("a block that was replaced a moment ago")
+        await load(self, pools, header)
+
+    monkeypatch.setattr(Follower, "_load_tokens", failing)
+    with Evm() as evm:
+        dex = Dex(evm)
+        traffic = Traffic(evm, dex, 5, reorg_share=0)
+        await asyncio.to_thread(traffic.start, 1, 1, 0)
+        own = settings(kafka={"bootstrap_servers": kafka}, chains=chain_settings(evm, dex, name))
+        await asyncio.to_thread(apply, own)
+        mirrored: dict[str, dict[str, int]] = {}
+        for life in range(2):
+            collector, stop = ChainCollector(own, name), asyncio.Event()
+            running = asyncio.create_task(collector.run(stop))
+            await _settled(collector, evm, running)
+            for _ in range(6):
+                await asyncio.to_thread(traffic.step)
+            head = await _settled(collector, evm, running)
+            stop.set()
+            await running
+            mirrored = {i: p.slots for i, p in collector.follower.mirror.pools.items()}
+            if life == 0:
+                failures.append(head)
+                await asyncio.to_thread(evm.reorg, 3)  # while nobody follows: the next start takes three blocks back
+        assert len(failures) == 2
+        report = FuzzReport(5)
+        states, standing, _, retracts = await asyncio.to_thread(fold, own, name)
+        audit_events(standing, retracts, evm, report)
+        assert not report.wrong, report.first_wrong
+        assert states == mirrored
+        records = await asyncio.to_thread(blocks_of, own, name)
+        assert block_faults(records) == [] and [r["kind"] for r in records].count("RETRACTED") == 3
 
 
 def test_blocks_that_do_not_follow_are_told_from_those_that_do() -> None:

@@ -18,7 +18,8 @@ def hash_of(name: str) -> bytes:
 def event(kind: str, index: int, block: str, log_index: int, event_name: str = "Sync", **slots: int) -> dict:
     return {
         "chain": "c", "pool": "p", "kind": kind, "epoch": 1, "index": index, "event": event_name,
-        "block_hash": hash_of(block), "log_index": log_index, "slots": list(slots), "values": [word(v) for v in slots.values()],
+        "block_hash": hash_of(block), "log_index": log_index, "slots": list(slots), "fixed": [],
+        "values": [word(v) for v in slots.values()],
     }  # fmt: skip
 
 
