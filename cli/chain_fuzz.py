@@ -51,11 +51,12 @@ class FuzzReport:
     seconds: float = 0.0
     wrong: int = 0
     first_wrong: str = ""
+    newest_wrong: str = ""
 
     def difference(self, text: str) -> None:
         """Note one."""
         self.wrong += 1
-        self.first_wrong = self.first_wrong or text
+        self.first_wrong, self.newest_wrong = self.first_wrong or text, text
 
 
 def chain_settings(evm: Evm, dex: Dex, name: str, solidly: Solidly | None = None, **more: Any) -> dict[str, Any]:

@@ -103,6 +103,15 @@ class Chain:
         """Whether it is the canonical block of its number now. Raises ChainError."""
         return (await self.header(header.number)).hash == header.hash
 
+    async def holds(self, number: int, block_hash: str) -> bool:
+        """Whether a block that was written before a restart is canonical still; a node that lags a little is given a moment."""
+        for delay_s in (0.05, 0.2, 0.5, 1.0):
+            try:
+                return (await self.header(number)).hash == block_hash
+            except ChainError:
+                await asyncio.sleep(delay_s)
+        return False
+
     async def plan(self, head: str) -> Plan:
         """What has to be done to stand at the head of this hash. Raises ChainError; DeepReorg when it is too deep."""
         assert self.tip is not None

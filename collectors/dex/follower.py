@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterable
 from itertools import takewhile
 
-from collectors.dex.blocks import Header, Log
+from collectors.dex.blocks import Header, Log, links
 from collectors.dex.books import PoolBooks
 from collectors.dex.chain import Chain
 from collectors.dex.discovery import Serials, created_before, located
-from collectors.dex.errors import ChainError, DeepReorg
+from collectors.dex.errors import BadAnswer, ChainError, DeepReorg
 from collectors.dex.metrics import ChainCounts
 from collectors.dex.mirror import Mirror, MirrorBlock, Outcome
 from collectors.dex.moving import Moving
@@ -114,14 +114,14 @@ class Follower:
         pools = {p.ident: p for p in found if self._wants(p)} | {p.ident: p for p in known}
         states = await self._read(list(pools.values()), header)
         for old in reversed(self.mirror.blocks):
-            if old.number <= self.chain.final or await self._is_canonical(old):
+            if old.number <= self.chain.final or await self.chain.holds(old.number, old.hash):
                 break
             # Its events are not retracted one by one: each of its pools begins a new epoch below.
             self.publisher.block("RETRACTED", old, 0)
         self.chain.begin(header)
         self._open.clear()
         self.mirror.blocks.clear()
-        block = self._block_of(header)
+        block = MirrorBlock.of(header)
         self.mirror.blocks.append(block)
         self.publisher.received_ns = time.time_ns()
         for ident in [i for i in self.mirror.pools if i not in states]:
@@ -140,18 +140,18 @@ class Follower:
         mirror.blocks.extend(recovered.blocks)
         chain.final = self._safe = recovered.final
         for block in sorted(recovered.open.values(), key=lambda b: b.number, reverse=True):
-            if await self._is_canonical(block):
+            if await self.chain.holds(block.number, block.hash):
                 self._open[block.hash] = block
             else:
                 mirror.undo(block)
-        while mirror.blocks and not await self._is_canonical(mirror.blocks[-1]):
+        while mirror.blocks and not await chain.holds(mirror.blocks[-1].number, mirror.blocks[-1].hash):
             if mirror.blocks[-1].number <= chain.final:
                 raise DeepReorg(f"block {mirror.blocks[-1].number} was final and is no longer in the chain")
             await self._undo()
         if not mirror.blocks:
             raise DeepReorg("no block of the records is in the chain any more")
         for block in mirror.blocks:
-            header = _header_of(block)
+            header = block.header
             if chain.tip is None or header.number != chain.tip.number + 1:
                 chain.begin(header)
             else:
@@ -167,16 +167,26 @@ class Follower:
             self._moving.note(pool)
             if pool.protocol.read_when_created and pool.snapshot_block < 0:
                 mirror.suspect.add(pool.ident)  # it was killed before it could be read
+        await self._finish_open()
         assert chain.tip is not None
+        await self._read_suspects(chain.tip, {})
         await self._update_books(mirror.pools.values(), chain.tip)
 
-    async def _is_canonical(self, block: MirrorBlock) -> bool:
-        for delay_s in (0.05, 0.2, 0.5, 1.0):
-            try:
-                return (await self.chain.header(block.number)).hash == block.hash
-            except ChainError:
-                await asyncio.sleep(delay_s)  # a node that lags a little behind what was written
-        return False
+    async def _finish_open(self) -> None:
+        """Follow to the end of the newest block of which the records hold some events, and no COMPLETE.
+
+        Their pools stand in that block already. At the tip below it they would be told as what they are not yet there, and
+        the proof, which finds them differing, would put them back to a state that these events are never applied to again.
+        """
+        newest = max((block.number for block in self._open.values()), default=-1)
+        self.publisher.received_ns = time.time_ns()
+        while (tip := self.chain.tip) is not None and tip.number < newest:
+            header = await self.chain.header(tip.number + 1)
+            if not links(header, tip):
+                raise BadAnswer(f"block {header.hash} does not follow {tip.hash}: the chain changed while it was resumed")
+            ((header, logs),) = await self._fetch([header], header)
+            await self.publisher.room()
+            self._apply(header, logs)
 
     # Following.
 
@@ -384,11 +394,3 @@ class Follower:
     def _unreadable(self, entry: Log, error: str) -> None:
         log.error("an event of %s that cannot be read: %s", entry.address, error)
         self.publisher.dead_letter(repr(entry).encode(), f"{entry.address}: {error}")
-
-    @staticmethod
-    def _block_of(header: Header) -> MirrorBlock:
-        return MirrorBlock(header.number, header.hash, header.parent_hash, header.ts_us, header.base_fee_wei)
-
-
-def _header_of(block: MirrorBlock) -> Header:
-    return Header(hex(block.number), block.hash, block.parent_hash, hex(block.ts_us // 1_000_000))

@@ -59,6 +59,16 @@ class MirrorBlock:
     complete: bool = True
     """False: restored from the log of records, and some of its events may be missing still."""
 
+    @classmethod
+    def of(cls, header: Header) -> MirrorBlock:
+        """The block of this header, before anything was applied."""
+        return cls(header.number, header.hash, header.parent_hash, header.ts_us, header.base_fee_wei)
+
+    @property
+    def header(self) -> Header:
+        """Its header, as far as links are concerned."""
+        return Header(hex(self.number), self.hash, self.parent_hash, hex(self.ts_us // 1_000_000))
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -127,7 +137,7 @@ class Mirror:
         ``block`` is given where some of its changes were made before (restored from records): those are not repeated.
         """
         if block is None:
-            block = MirrorBlock(header.number, header.hash, header.parent_hash, header.ts_us, header.base_fee_wei)
+            block = MirrorBlock.of(header)
         already = frozenset(c.log_index for c in block.changes)
         if not already or not any(b is block for b in self.blocks):
             block.parent_hash, block.ts_us, block.base_fee_wei = header.parent_hash, header.ts_us, header.base_fee_wei

@@ -101,6 +101,7 @@ async def run(
         own: Settings = settings(chains=chain_settings(evm, dex, name, solidly))
         logged = LoggedChain(own, name)
         async with Stack(own, folder) as stack:
+            told = 0
 
             async def start() -> Any:
                 before = time.monotonic()
@@ -117,6 +118,13 @@ async def run(
                     if time.monotonic() > deadline:
                         raise TimeoutError(f"the head {head} was not written within {WRITTEN_S:g} s")
                 await asyncio.to_thread(compare, logged.pools(), traffic.pools, truth, head, rng, quotes, report)
+                tell(f"at {head}")
+
+            def tell(where: str) -> None:
+                nonlocal told
+                if report.wrong > told:
+                    told = report.wrong
+                    say(f"seed {seed}: {told} wrong after step {traffic.steps}, {where}: {report.newest_wrong}")
 
             child = await start()
             await asyncio.to_thread(traffic.start, 1, 2, 1)
@@ -137,6 +145,7 @@ async def run(
                     await asyncio.to_thread(traffic.step)
                 child = await start()
                 await asyncio.to_thread(audit_events, logged.fold.standing, logged.fold.retracts, evm, report)
+                tell(f"by what stands in the log after kill {report.kills}")
                 say(f"seed {seed}: killed {report.kills} of {kills} at step {traffic.steps}; {report.wrong} wrong")
         await asyncio.to_thread(audit_events, logged.fold.standing, logged.fold.retracts, evm, report)
         records = await asyncio.to_thread(blocks_of, own, name)
