@@ -7,6 +7,8 @@ pinned by a test that fails when the base class changes.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
@@ -29,6 +31,9 @@ class BatchConsumer(driver.Consumer):
     _looked_behind: dict[TP, int] = {}  # noqa: RUF012 - replaced with _follows, never shared
     """The same, where no batch showed the hole."""
 
+    _ahead: tuple[frozenset[TP], asyncio.Task[Any]] | None = None
+    """What is fetched while the batch before it is handled: of which partitions, and the fetch."""
+
     def _new_consumer_thread(self) -> Any:
         thread = super()._new_consumer_thread()
         thread.shutdown_timeout = LEAVE_S
@@ -50,21 +55,73 @@ class BatchConsumer(driver.Consumer):
         # What may have changed hands while this waited: looked at again now, not taken from before.
         held = self._active_partitions
         self._in_generation(app.consumer_generation_id)
-        rest = {}
+        rest, ours = dict[TP, Any](), dict[TP, Any]()
         for tp, batch in records.items():
-            handler = handlers.get(tp.topic)
-            if handler is None:
+            if tp.topic not in handlers:
                 rest[tp] = newest(batch) if tp.topic in changelogs else batch
             elif batch and (active is None or (tp in active and held is not None and tp in held)):
                 if moved:
                     await self._read_again(tp, batch[0].offset)
-                    continue
-                if await self._hole(tp, batch[0].offset):
-                    continue
-                handler(tp, batch)
-                self._read_offset[tp] = batch[-1].offset
-                self._follows[1][tp] = batch[-1].offset + 1
+                elif not await self._hole(tp, batch[0].offset):
+                    ours[tp] = batch
+        # Only now: a fetch that was under way while a place was sought would bring what lies behind the hole.
+        self._look_ahead(active, timeout)
+        for tp, batch in ours.items():
+            handlers[tp.topic](tp, batch)
+            self._read_offset[tp] = batch[-1].offset
+            self._follows[1][tp] = batch[-1].offset + 1
         return rest, active
+
+    def _look_ahead(self, active: set[TP] | None, timeout: float) -> None:
+        """Have the driver's thread fetch the next batch while this one is handled: the broker's answer is waited for once.
+
+        Not while tables recover: then places are sought, and partitions come and go, without a new assignment.
+        """
+        app = cast(Any, self.app)
+        if active is None or not self.flow_active or app.should_stop or app.tables.recovery.in_recovery:
+            return
+        asked = frozenset(active)
+        task = asyncio.ensure_future(cast(Any, self)._thread.call_thread(self._fetch_ahead, asked, timeout))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # told to whoever awaits it, or to nobody
+        self._ahead = (asked, task)
+
+    async def _fetch_ahead(self, active: frozenset[TP], timeout: float) -> tuple[Any, dict[TP, Any]]:
+        """In the driver's thread: (the assignment, the next batch). Nothing is taken once the assignment is over, for the
+        next one would never see it."""
+        consumer = cast(Any, self)._thread._ensure_consumer()
+        fetcher = consumer._fetcher
+        state, until_s = fetcher._subscriptions, time.monotonic() + timeout
+        assignment = state.subscription.assignment if state.subscription is not None else None
+        with state.fetch_context():
+            while assignment is not None and assignment.active and not (state.reassignment_in_progress or fetcher._closed):
+                records = await fetcher.fetched_records(active, timeout=0, max_records=consumer._max_poll_records)
+                left_s = until_s - time.monotonic()
+                if records or left_s <= 0:
+                    return assignment, records
+                came = fetcher._create_fetch_waiter()
+                await asyncio.wait([came, assignment.unassign_future], timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                if came.done():
+                    came.result()  # raises what the driver has to tell
+                came.cancel()
+        return None, {}
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        if self._ahead is None:
+            return await super()._getmany(active_partitions=active_partitions, timeout=timeout)
+        (asked, task), self._ahead = self._ahead, None
+        assignment, records = await task
+        if assignment is None or not assignment.active:
+            return {}  # the new assignment reads from what was committed
+        if asked != active_partitions:
+            for tp, batch in records.items():
+                await self.seek(tp, batch[0].offset)
+            return {}
+        return records
+
+    async def on_stop(self) -> None:
+        if self._ahead is not None:
+            self._ahead[1].cancel()
+        await super().on_stop()
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: Faust looks at its own streams here, which take no record of ours, and would call every partition stuck

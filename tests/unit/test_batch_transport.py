@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import inspect
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.consumer.fetcher import Fetcher
 from faust.tables import recovery
 from faust.transport import consumer as base
 from faust.transport.drivers import aiokafka as driver
@@ -26,6 +29,7 @@ PINNED = {
     "Recovery.on_recovery_completed": (recovery.Recovery.on_recovery_completed, "6ef567acf072e46d"),
     "Recovery._restart_recovery": (recovery.Recovery._restart_recovery.fun, "6bd8a8558a2dffe4"),
     "aiokafka Consumer._new_consumer_thread": (driver.Consumer._new_consumer_thread, "0870ec53dea75083"),
+    "aiokafka's Fetcher.fetched_records": (Fetcher.fetched_records, "be4348896b9b66af"),
     "aiokafka Consumer._getmany": (driver.Consumer._getmany, "f9d47aa9010b5ff2"),
 }
 
@@ -45,7 +49,9 @@ def test_what_is_overridden_or_called_inside_faust_is_as_it_was_when_it_was_read
 
 def test_the_transport_overrides_these_methods_and_nothing_else() -> None:
     own = {name for name in vars(BatchConsumer) if not name.startswith("__") and callable(getattr(BatchConsumer, name))}
-    assert own & set(dir(driver.Consumer)) == {"_new_consumer_thread", "_wait_next_records", "verify_event_path"}
+    assert own & set(dir(driver.Consumer)) == {
+        "_new_consumer_thread", "_wait_next_records", "_getmany", "on_stop", "verify_event_path",
+    }  # fmt: skip
     assert BatchTransport.Consumer is BatchConsumer
 
 
@@ -55,13 +61,18 @@ class Records:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, batches: dict[TP, list[Any]], during: Any = None) -> None:
         self.handled: list[tuple[TP, list[Any]]] = []
         self.sought: list[tuple[TP, int]] = []
+        self.happened: list[str] = []
+        """In order: asked, handled, sought."""
         self.batches = batches
         consumer: Any = BatchConsumer.__new__(BatchConsumer)
         consumer.transport = SimpleNamespace(
-            handlers={"books": lambda tp, batch: self.handled.append((tp, batch))},
+            handlers={"books": self._handle},
             changelogs=frozenset({"table"}),
         )
-        consumer.app = SimpleNamespace(consumer_generation_id=7, should_stop=False)
+        recovery = SimpleNamespace(in_recovery=False)
+        consumer.app = SimpleNamespace(
+            consumer_generation_id=7, should_stop=False, tables=SimpleNamespace(recovery=recovery)
+        )
         consumer.flow_active = True
         consumer._read_offset = {}
         consumer._committed_offset = {TP("books", 0): 3}
@@ -74,10 +85,55 @@ class Records:
 
         async def seek(tp: TP, offset: int) -> None:
             self.sought.append((tp, offset))
+            self.happened.append("sought")
 
+        async def getmany(_: Any, *, active_partitions: set[TP], timeout: float) -> Any:
+            self.happened.append("asked")
+            return dict(self.batches)
+
+        # The driver's thread and its fetcher, as far as a fetch ahead asks them; the answer waits until ``let_come``.
+        loop = asyncio.get_running_loop()
+        self.assignment: Any = SimpleNamespace(active=True, unassign_future=loop.create_future())
+        self.waiters: list[Any] = []
+        state = SimpleNamespace(
+            subscription=SimpleNamespace(assignment=self.assignment), reassignment_in_progress=False,
+            fetch_context=contextlib.nullcontext,
+        )  # fmt: skip
+        self.fetched: dict[TP, list[Any]] = {}
+
+        async def fetched_records(active: Any, *, timeout: float, max_records: int) -> Any:
+            assert timeout == 0
+            taken, self.fetched = self.fetched, {}
+            return taken
+
+        def waiter() -> Any:
+            self.waiters.append(loop.create_future())
+            return self.waiters[-1]
+
+        async def call_thread(function: Any, *arguments: Any) -> Any:
+            self.happened.append("asked ahead")
+            return await function(*arguments)
+
+        fetcher = SimpleNamespace(
+            _subscriptions=state, _closed=False, fetched_records=fetched_records, _create_fetch_waiter=waiter
+        )
+        inner = SimpleNamespace(_fetcher=fetcher, _max_poll_records=100)
+        consumer._thread = SimpleNamespace(call_thread=call_thread, _ensure_consumer=lambda: inner)
+        monkeypatch.setattr(driver.Consumer, "_getmany", getmany)
         monkeypatch.setattr(driver.Consumer, "_wait_next_records", fetched)
         consumer.seek = seek
         self.consumer = consumer
+
+    def let_come(self, batches: dict[TP, list[Any]]) -> None:
+        """The broker answers."""
+        self.fetched = batches
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _handle(self, tp: TP, batch: list[Any]) -> None:
+        self.handled.append((tp, batch))
+        self.happened.append("handled")
 
 
 def batch(*offsets: int) -> list[Any]:
@@ -116,6 +172,79 @@ async def test_nothing_is_handled_while_the_flow_is_suspended(monkeypatch) -> No
     records = Records(monkeypatch, {TP("books", 0): batch(5)}, during=suspend)
     await records.consumer._wait_next_records(1.0)
     assert records.handled == []
+
+
+async def test_the_next_batch_is_fetched_while_this_one_is_handled(monkeypatch) -> None:
+    books = TP("books", 0)
+    records = Records(monkeypatch, {books: batch(3)})
+    await records.consumer._wait_next_records(1.0)
+    await asyncio.sleep(0)
+    assert records.happened == ["handled", "asked ahead"]  # the task is there before the handler runs, and begins behind it
+    records.let_come({books: batch(4)})
+    assert [r.offset for r in (await records.consumer._getmany({books}, 1.0))[books]] == [4]
+    assert records.happened == ["handled", "asked ahead"]
+    await records.consumer._getmany({books}, 1.0)  # nothing was asked for ahead of this one
+    assert records.happened[2:] == ["asked"]
+
+
+async def test_a_place_is_sought_before_the_next_batch_is_asked_for(monkeypatch) -> None:
+    """What a fetch under way would bring lies behind the hole, and would be taken for all that the log has."""
+    records = Records(monkeypatch, {TP("books", 0): batch(8), TP("books", 1): batch(0)})
+    await records.consumer._wait_next_records(1.0)
+    await asyncio.sleep(0)
+    assert records.happened == ["sought", "handled", "asked ahead"]
+
+
+async def test_what_was_fetched_ahead_for_an_assignment_that_is_over_is_dropped(monkeypatch) -> None:
+    books = TP("books", 0)
+    records = Records(monkeypatch, {books: batch(3)})
+    await records.consumer._wait_next_records(1.0)
+    await asyncio.sleep(0)
+    records.let_come({books: batch(4)})
+    await asyncio.sleep(0.01)
+    assert records.fetched == {}  # taken while the assignment held
+    records.assignment.active = False
+    assert await records.consumer._getmany({books}, 1.0) == {}
+    assert records.sought == []
+
+
+async def test_once_the_assignment_is_over_nothing_is_taken_that_the_next_one_would_miss(monkeypatch) -> None:
+    books = TP("books", 0)
+    records = Records(monkeypatch, {books: batch(3)})
+    await records.consumer._wait_next_records(1.0)
+    await asyncio.sleep(0)
+    records.assignment.active = False
+    records.let_come({TP("table", 0): batch(0, 1)})  # of the next assignment
+    assert await records.consumer._getmany({books}, 1.0) == {}
+    assert len(records.fetched[TP("table", 0)]) == 2
+
+
+async def test_what_was_fetched_ahead_for_other_partitions_is_read_again(monkeypatch) -> None:
+    books, more = TP("books", 0), TP("books", 1)
+    records = Records(monkeypatch, {books: batch(3)})
+    await records.consumer._wait_next_records(1.0)
+    await asyncio.sleep(0)
+    records.let_come({books: batch(4, 5)})
+    assert await records.consumer._getmany({books, more}, 1.0) == {}
+    assert records.sought == [(books, 4)]
+
+
+async def test_where_nothing_comes_a_fetch_ahead_ends_in_time(monkeypatch) -> None:
+    books = TP("books", 0)
+    records = Records(monkeypatch, {books: batch(3)})
+    await records.consumer._wait_next_records(0.01)
+    assert await records.consumer._getmany({books}, 0.01) == {}
+
+
+@pytest.mark.parametrize("what", ["in_recovery", "should_stop"])
+async def test_nothing_is_fetched_ahead_while_places_may_be_sought(monkeypatch, what: str) -> None:
+    def change(consumer: Any) -> None:
+        setattr(consumer.app.tables.recovery if what == "in_recovery" else consumer.app, what, True)
+
+    records = Records(monkeypatch, {TP("books", 0): batch(3)}, during=change)
+    await records.consumer._wait_next_records(1.0)
+    await asyncio.sleep(0)
+    assert "asked ahead" not in records.happened
 
 
 async def test_records_fetched_across_a_rebalance_are_read_again_from_what_is_committed(monkeypatch) -> None:
