@@ -7,6 +7,7 @@ next head starts from there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Iterable
@@ -169,8 +170,9 @@ class Follower:
                 mirror.suspect.add(pool.ident)  # it was killed before it could be read
         await self._finish_open()
         assert chain.tip is not None
-        await self._read_suspects(chain.tip, {})
-        await self._update_books(mirror.pools.values(), chain.tip)
+        with contextlib.suppress(ChainError):  # a node may hold no state so old any more: then they are read at the first head
+            await self._read_suspects(chain.tip, {})
+        await self._update_books([p for p in mirror.pools.values() if p.ident not in mirror.suspect], chain.tip)
 
     async def _finish_open(self) -> None:
         """Follow to the end of the newest block of which the records hold some events, and no COMPLETE.
