@@ -1,11 +1,13 @@
 """From the venue's byte to a consumer's hand, hop by hop, beside a bare consumer of market.book in the same run.
 
-    python benchmarks/latency.py [--rate 5000] [--instruments 200] [--warm 40] [--seconds 30]
+    python benchmarks/latency.py [--rate 5000] [--instruments 200] [--partitions 4] [--warm 40] [--seconds 30]
 
 A desk's broker and processors have run for days: the first ``--warm`` seconds, in which the broker's JVM compiles itself, are
 not measured. Hops: venue → collector (the venue stamps milliseconds), collector's receive → market.book in a bare
 consumer's hand (the floor: what Kafka alone takes), collector's receive → derived.bbo in a consumer's hand (Kafka twice,
 the processor's decode, book and encode between). One machine, one clock. The ratio is the processor's way to the floor.
+A producer sends each partition's records in a request of its own, so one worker is faster with few partitions than with the
+twelve of the settings, which leave room for twelve workers.
 """
 
 from __future__ import annotations
@@ -62,14 +64,18 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=5000)
     parser.add_argument("--instruments", type=int, default=200)
+    parser.add_argument("--partitions", type=int, default=4, help="of each market topic")
     parser.add_argument("--warm", type=float, default=40, help="seconds before the measurement")
     parser.add_argument("--seconds", type=float, default=30)
     json_option(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="venue-mirror-bench-") as temporary:
         work = Path(temporary)
+        given = load_settings()
+        kafka = given.kafka.model_copy(update={"market_partitions": options.partitions})
+        given = given.model_copy(update={"kafka": kafka})
         async with (
-            private_broker(load_settings(), log_to) as settings,
+            private_broker(given, log_to) as settings,
             mirror(settings, work, instruments=options.instruments, rate=options.rate) as running,
         ):
             log_to(f"all books LIVE; measuring in {options.warm:g} s")
@@ -109,7 +115,7 @@ async def main() -> None:
         ratio = f"{percentile(values, 0.5) / percentile(floor, 0.5):.1f} ×" if "hand" in label else ""
         rows.append((label, f"{len(values):,}", f"{p50:.2f}", f"{p99:.2f}", f"{p999:.2f}", ratio))
     print_table(
-        f"Latency in ms at {rate:,.0f} book events/s of {options.instruments} books",
+        f"Latency in ms at {rate:,.0f} book events/s of {options.instruments} books, {options.partitions} partitions",
         ("hop", "records", "p50", "p99", "p99.9", "p50 to the floor"), rows,
     )
     told.write(options.json)

@@ -61,10 +61,10 @@ async def mirror(
         }
     )  # fmt: skip
     async with Stack(own, work) as stack, Views(f"http://127.0.0.1:{web_port}") as views:
-        kind = ("load",) if busy else ("synthetic", "--adapter", "binance-usdm")
         venue = await stack.start(
-            "venue", "simulate", *kind, "--instruments", str(instruments), "--rate", str(rate), "--port", str(port)
-        )
+            "venue", "simulate", "load", "--levels", "68" if busy else "3", "--instruments", str(instruments),
+            "--rate", str(rate), "--port", str(port),
+        )  # fmt: skip
         child = await stack.start("processor", "process")
         await stack.until("the processor", views.ready, 120)
         collector = await stack.start("collector", "collect", VENUE)

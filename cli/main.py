@@ -239,6 +239,7 @@ def simulate_synthetic(
 def simulate_load(
     instruments: Annotated[int, typer.Option(min=1)] = 60,
     rate: Annotated[float, typer.Option(min=0, help="Depth frames a second over all instruments.")] = 500,
+    levels: Annotated[int, typer.Option(min=1, help="Levels that change in a depth frame; a quiet instrument's has few.")] = 68,
     seed: int = 1,
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, help="0: any free port, printed.")] = 0,
@@ -247,7 +248,7 @@ def simulate_load(
     from simulator.main import run_load
 
     log_to_stderr()
-    run_load(instruments=instruments, rate=rate, seed=seed, host=host, port=port)
+    run_load(instruments=instruments, rate=rate, levels=levels, seed=seed, host=host, port=port)
 
 
 @simulate_app.command("capture")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from bus.producer import Producer
+from bus.producer import Producers
 from bus.status_page import start_server
 from collectors.audit import Auditor
 from collectors.ccxt_feed import CcxtFeed
@@ -35,6 +35,7 @@ from collectors.snapshots import Snapshots
 from collectors.venue import adapter
 from collectors.worker import BookWorker
 from config.settings import ConfigError, Settings
+from schemas.topics import BOOK
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Collector:
         self.venue = adapter(own.adapter)(channels=own.channels)
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000 % 100_000}"
         limit = settings.collector.queue_max
-        self.producer = Producer(settings, queue_max=int(limit * STATUS_RESERVE))
+        self.producer = Producers(settings, [BOOK.name], queue_max=int(limit * STATUS_RESERVE))
         self.publisher = Publisher(
             name, self.producer.send, self.counts, owner=self.owner, beat_ms=int(settings.collector.beat_s * 1000),
             waiting=self.producer.__len__, limit=limit, exact=self.venue.exact,

@@ -17,7 +17,7 @@ from faust.types import TP
 from bus.connection import require_broker
 from bus.errors import BusError
 from bus.partitions import home
-from bus.producer import Producer
+from bus.producer import Producer, Producers
 from bus.tracing import active as active_tracer
 from bus.tracing import start as start_tracing
 from config.access import AccessError
@@ -39,7 +39,7 @@ from processors.streams import Streams
 from processors.views import add_views
 from processors.watch import CHECK_S, fetch_position
 from schemas.codec import codec
-from schemas.topics import BBO_BY_GROUP, BOOK, STATUS, TRADE
+from schemas.topics import BBO, BBO_BY_GROUP, BOOK, CROSS, STATUS, TRADE
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ EXIT_OK, EXIT_NO_BROKER, EXIT_CONFIG, EXIT_MOVED = 0, 2, 64, 75
 """The last: the partitions were raised; a supervisor starts this worker again."""
 IDLE_S = 3.0
 """A partition that gives nothing for this long, although its end is not reached, has nothing left to give."""
+LANES_LINGER_MS = 50
+"""Depth, microstructure and bars come at intervals of that size anyway; each request to Kafka costs as much as many records."""
 SWITCH_S = 0.001
 REPEAT_S = 5.0
 """Each best bid and offer is said again this often to those who watch over all venues."""
@@ -66,7 +68,7 @@ class Processor:
         self._idle_since: dict[Any, tuple[int | None, float]] = {}
         self.counts = Counts()
         self.guard = Guard(p, self.counts)
-        self.producer = Producer(settings)
+        self.producer = Producers(settings, [BBO.name], [BBO_BY_GROUP.name, CROSS.name], rest_linger_ms=LANES_LINGER_MS)
         self.app = make_app(settings, bootstrap, self.url)
         self.table = make_table(self.app, settings, "books")
         self.bar_table = make_table(self.app, settings, "bars") if "bar" in p.derived else None

@@ -17,6 +17,9 @@ from faust.types import TP
 
 LEAVE_S = 15.0
 """For the driver's thread to end; a minute by default, which is more than a cluster gives the whole process."""
+FETCH_WAIT_MS = 20
+"""How long a broker may wait for a first record, 1500 by default. The driver has one fetch at a time under way to a broker,
+for those partitions of which nothing waits any more; when these are quiet, all others wait with them for so long."""
 BatchHandler = Callable[[TP, Sequence[Any]], None]
 """``handler(tp, records)``: aiokafka ConsumerRecords in order. Must not block for long; what it raises stops the app."""
 
@@ -37,6 +40,14 @@ class BatchConsumer(driver.Consumer):
     def _new_consumer_thread(self) -> Any:
         thread = super()._new_consumer_thread()
         thread.shutdown_timeout = LEAVE_S
+        create = thread._create_worker_consumer
+
+        def create_worker_consumer(transport: Any) -> Any:
+            consumer: Any = create(transport)
+            consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+            return consumer
+
+        thread._create_worker_consumer = create_worker_consumer
         return thread
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Derived records out, and dead letters: one confluent-kafka producer beside Faust, never blocking the stream."""
+"""Derived records out, and dead letters: by confluent-kafka beside Faust, never blocking the stream."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from bus.errors import QueueFull
-from bus.producer import Producer
+from bus.producer import Producer, Producers
 from processors.metrics import Counts
 from processors.mirror_book import MirrorBook
 from schemas.codec import codec
@@ -21,7 +21,7 @@ PAYLOAD_MAX = 65_536
 class Derived:
     """Writes derived.bbo, derived.proof and dead.letter. A record that the full queue refuses is counted as dropped."""
 
-    def __init__(self, producer: Producer, counts: Counts, *, groups: bool = False) -> None:
+    def __init__(self, producer: Producer | Producers, counts: Counts, *, groups: bool = False) -> None:
         self._producer = producer
         self._counts = counts
         self._groups = groups

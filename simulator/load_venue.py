@@ -26,14 +26,14 @@ from simulator.wire import answer, compact
 
 ADAPTER = "binance-usdm"
 LEVELS_A_FRAME, TICKERS, TRADES = 68, 10, 3
-"""Of one depth frame, and between two of them, as measured from the real venue's capture."""
+"""Of one depth frame, and at most between two of them, as measured from the real venue's capture."""
 BOOK_LEVELS = 400
 """Of a side at first; at most twice that later, which one snapshot holds."""
 SCORES, EVENTS = 5, 400
 """Scores that the instruments share, one for each pair of decimals, and the events of each."""
 IDS = 1000
 """Update ids that one event covers."""
-TURN_S, DEBT_S = 0.01, 0.25
+TURN_S, DEBT_S = 0.002, 0.25
 BUFFER_MAX = 64 * 1024 * 1024
 """Bytes that wait for one slow client before it is disconnected."""
 
@@ -47,7 +47,7 @@ Sides = tuple[dict[int, int], dict[int, int]]
 class Score:
     """Frames of one instrument without their numbers, and the books behind them in ticks and lots."""
 
-    def __init__(self, seed: int, decimals: tuple[int, int], events: int = EVENTS) -> None:
+    def __init__(self, seed: int, decimals: tuple[int, int], events: int = EVENTS, levels: int = LEVELS_A_FRAME) -> None:
         self.price_decimals, self.size_decimals = decimals
         flow = OrderFlow(seed, 10_000 + 8 * BOOK_LEVELS, BOOK_LEVELS)
         self.start: Sides = (dict(flow.bids), dict(flow.asks))
@@ -57,8 +57,10 @@ class Score:
         self.tickers: list[list[bytes]] = []
         self.trades: list[list[tuple[bytes, bytes]]] = []
         """(price and size, who made it) of each event's trades."""
+        self._owed = 0.0
+        """Trades for so many levels that changed, not told yet."""
         while len(self.changes) < events - 1:
-            self._event(flow)
+            self._event(flow, levels)
         # The way back: what differs from the beginning.
         back = tuple(
             [(p, now.get(p, 0)) for p in {**now, **then} if now.get(p, 0) != then.get(p, 0)]
@@ -66,11 +68,11 @@ class Score:
         )
         self._add((back[0], back[1]), [], [])
 
-    def _event(self, flow: OrderFlow) -> None:
+    def _event(self, flow: OrderFlow, levels: int) -> None:
         bids, asks = dict[int, int](), dict[int, int]()
         tickers: list[bytes] = []
         trades: list[tuple[bytes, bytes]] = []
-        while len(bids) + len(asks) < LEVELS_A_FRAME:
+        while len(bids) + len(asks) < levels:
             step = flow.step()
             bids |= dict(step.bids)
             asks |= dict(step.asks)
@@ -83,7 +85,10 @@ class Score:
                 price, size, buyer_is_maker = step.trade
                 trades.append((b'"p":"%s","q":"%s"' % (self._price(price), self._size(size)),
                                b"true" if buyer_is_maker else b"false"))  # fmt: skip
-        self._add((list(bids.items()), list(asks.items())), tickers[-TICKERS:], trades[:TRADES])
+        self._owed += TRADES * levels / LEVELS_A_FRAME
+        kept = trades[: int(self._owed)]
+        self._owed -= len(kept)
+        self._add((list(bids.items()), list(asks.items())), tickers[-TICKERS:], kept)
 
     def _add(self, changes: tuple[Changes, Changes], tickers: list[bytes], trades: list[tuple[bytes, bytes]]) -> None:
         self.changes.append(changes)
@@ -144,18 +149,23 @@ class Played(TruthBook):
 
 
 class LoadVenue(SimulatedVenue):
-    """``instruments`` busy ones, ``rate`` depth frames a second over all of them and in turn, with what comes between.
+    """``instruments`` of them, ``rate`` depth frames a second over all of them and in turn, with what comes between.
 
+    ``levels`` change in each depth frame: as many as of a busy instrument, or few as of a quiet one.
     It fails never and lists nothing new: for that there is the synthetic venue. A client that does not read is cut off.
     """
 
-    def __init__(self, *, instruments: int = 60, rate: float = 500.0, seed: int = 1) -> None:
+    def __init__(
+        self, *, instruments: int = 60, rate: float = 500.0, seed: int = 1, levels: int = LEVELS_A_FRAME
+    ) -> None:
         super().__init__(ADAPTER)
         self.market = MARKETS[ADAPTER]
         self.speak(wire := BinanceWire(self, self.market))
         self.rate = rate
         self.bytes_sent = 0
-        scores = [Score(seed * 1_000_003 + n, TICKS[n % len(TICKS)]) for n in range(min(SCORES, instruments))]
+        scores = [
+            Score(seed * 1_000_003 + n, TICKS[n % len(TICKS)], levels=levels) for n in range(min(SCORES, instruments))
+        ]
         self._books = {
             name.native: Played(name, scores[number % len(scores)], number)
             for number, name in enumerate(islice(wire.names(), instruments))

@@ -41,12 +41,12 @@ def run_synthetic(
     uvloop.run(run())
 
 
-def run_load(*, instruments: int, rate: float, seed: int, host: str, port: int) -> None:
+def run_load(*, instruments: int, rate: float, levels: int, seed: int, host: str, port: int) -> None:
     """Serve a venue under load until SIGTERM or SIGINT."""
     import uvloop
 
     async def run() -> None:
-        await serve_forever(LoadVenue(instruments=instruments, rate=rate, seed=seed), host, port)
+        await serve_forever(LoadVenue(instruments=instruments, rate=rate, seed=seed, levels=levels), host, port)
 
     uvloop.run(run())
 

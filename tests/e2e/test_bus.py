@@ -9,7 +9,7 @@ import pytest
 
 from bus.consumer import TailReader
 from bus.errors import BusError, QueueFull, TopicMismatch
-from bus.producer import Producer
+from bus.producer import Producer, Producers
 from bus.topics import apply, check, differences
 from config.settings import Settings
 from schemas.topics import BBO, STATUS, TOPICS, TRADE
@@ -78,6 +78,43 @@ def test_a_full_queue_is_said_at_once_and_what_was_taken_arrives(own: Settings, 
     messages = [m for m in reader.read_to_end() if m.key() == unique.encode()]
     reader.close()
     assert len(messages) == taken
+
+
+@pytest.mark.broker
+def test_producers_with_one_face_deliver_in_order_and_count_as_one(own: Settings, unique: str) -> None:
+    reader = TailReader(own, [BBO.name, TRADE.name], start="end")
+    producers = Producers(own, [BBO.name], queue_max=20, rest_linger_ms=1000)
+    for number in range(10):
+        producers.send(TRADE.name, unique, str(number).encode())
+        producers.send(BBO.name, unique, str(number).encode())
+    with pytest.raises(QueueFull, match="20 records wait"):
+        for _ in range(20):
+            producers.send(TRADE.name, unique, b"more")
+    assert len(producers) >= 20, "those of trades wait for a second"
+    assert producers.flush(20) == 0 == len(producers)
+    assert producers.failed == 0
+    assert producers.first_failure == ""
+    found: dict[str, list[bytes]] = {BBO.name: [], TRADE.name: []}
+    for message in reader.read_to_end():
+        if message.key() == unique.encode():
+            found[message.topic()].append(message.value())
+    reader.close()
+    in_order = [str(number).encode() for number in range(10)]
+    assert found == {BBO.name: in_order, TRADE.name: [*in_order, *[b"more"] * 10]}
+
+
+@pytest.mark.broker
+def test_what_one_of_several_producers_could_not_deliver_is_told(settings: Callable[..., Settings]) -> None:
+    nowhere = settings(kafka={"bootstrap_servers": "127.0.0.1:1"})
+    producers = Producers(nowhere, [BBO.name])
+    producers.send(BBO.name, "key", b"x")
+    producers.send(TRADE.name, "key", b"x")
+    assert producers.flush(0.2) == 2
+    for producer in producers._all:
+        producer._producer.purge()
+    producers.poll()
+    assert producers.failed == 2
+    assert "Purged" in producers.first_failure
 
 
 @pytest.mark.broker

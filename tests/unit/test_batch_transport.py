@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import Fetcher
 from faust.tables import recovery
 from faust.transport import consumer as base
@@ -18,7 +19,7 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.batch_transport import BatchConsumer, BatchTransport, newest
+from processors.batch_transport import FETCH_WAIT_MS, BatchConsumer, BatchTransport, newest
 
 PINNED = {
     "Consumer._wait_next_records": (base.Consumer._wait_next_records, "6218e1969a636b3f"),
@@ -29,6 +30,11 @@ PINNED = {
     "Recovery.on_recovery_completed": (recovery.Recovery.on_recovery_completed, "6ef567acf072e46d"),
     "Recovery._restart_recovery": (recovery.Recovery._restart_recovery.fun, "6bd8a8558a2dffe4"),
     "aiokafka Consumer._new_consumer_thread": (driver.Consumer._new_consumer_thread, "0870ec53dea75083"),
+    "aiokafka's thread's _create_worker_consumer": (
+        driver.AIOKafkaConsumerThread._create_worker_consumer, "c2701bfc3e6f6cad",
+    ),
+    "aiokafka's AIOKafkaConsumer.start": (AIOKafkaConsumer.start, "2f1ba70443327538"),
+    "aiokafka's Fetcher._get_actions_per_node": (Fetcher._get_actions_per_node, "1dab2cf937d165d0"),
     "aiokafka's Fetcher.fetched_records": (Fetcher.fetched_records, "be4348896b9b66af"),
     "aiokafka Consumer._getmany": (driver.Consumer._getmany, "f9d47aa9010b5ff2"),
 }
@@ -53,6 +59,19 @@ def test_the_transport_overrides_these_methods_and_nothing_else() -> None:
         "_new_consumer_thread", "_wait_next_records", "_getmany", "on_stop", "verify_event_path",
     }  # fmt: skip
     assert BatchTransport.Consumer is BatchConsumer
+
+
+async def test_a_broker_answers_a_fetch_of_quiet_partitions_soon_for_the_busy_ones_wait_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = AIOKafkaConsumer(fetch_max_wait_ms=1500)
+    assert made._fetch_max_wait_ms == 1500  # where AIOKafkaConsumer.start takes it from
+    thread: Any = SimpleNamespace(_create_worker_consumer=lambda transport: made)
+    monkeypatch.setattr(driver.Consumer, "_new_consumer_thread", lambda self: thread)
+    consumer: Any = BatchConsumer.__new__(BatchConsumer)
+    assert consumer._new_consumer_thread()._create_worker_consumer("transport") is made
+    assert made._fetch_max_wait_ms == FETCH_WAIT_MS < 100
+    await made.stop()
 
 
 class Records:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from simulator.load_venue import EVENTS, IDS, LEVELS_A_FRAME, LoadVenue, Score
+from simulator.load_venue import EVENTS, IDS, LEVELS_A_FRAME, TRADES, LoadVenue, Score
 from simulator.stream_server import Client
 from simulator.truth import TooOld, TruthError
 
@@ -105,6 +105,15 @@ def test_between_two_depth_frames_come_trades_and_best_bids_and_offers_and_only_
     assert {frame["e"] for frame in frames_of(LoadVenue(instruments=2), "trade", events=50)} == {"trade"}
     ids = [frame["t"] for frame in frames if frame["e"] == "trade"]
     assert ids == list(range(1, len(ids) + 1))
+
+
+def test_a_quiet_instrument_s_frames_have_few_levels_and_as_many_trades_to_a_level() -> None:
+    frames = frames_of(LoadVenue(instruments=1, levels=3), "depth@0ms", "trade", events=EVENTS - 1)
+    levels = [len(frame["b"]) + len(frame["a"]) for frame in frames if frame["e"] == "depthUpdate"]
+    assert len(levels) == EVENTS - 1
+    assert 3 <= sorted(levels)[len(levels) // 2] <= 6
+    trades = sum(frame["e"] == "trade" for frame in frames)
+    assert 0.5 < trades / (EVENTS * 3 * TRADES / LEVELS_A_FRAME) <= 1
 
 
 def test_a_client_that_does_not_read_is_cut_off() -> None:
