@@ -35,6 +35,7 @@ SHARES: dict[str, tuple[int, list[str]]] = {
     "workers": (330, ["--seconds", "8"]),
     "ccxt_tap": (45, ["--seconds", "10"]),
     "processor": (400, ["--books", "100", "1000", "5000"]),
+    "processors": (150, []),
     "latency": (130, []),
     "throughput": (240, ["--seconds", "40"]),
     "views": (150, ["--rounds", "2", "--events", "80000"]),

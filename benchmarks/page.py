@@ -12,7 +12,7 @@ FOLDER = Path(__file__).resolve().parent
 PLOTS = {
     "collector": ("bench-collector", "CPU a message by venue, beside the other libraries"),
     "workers": ("bench-workers", "one collector process from 500 to 5,000 workers"),
-    "processor": ("bench-processors", "book events a second with one, two and four processors"),
+    "processors": ("bench-processors", "book events a second with one, two and four processors"),
 }
 INTRODUCTION = """# Benchmarks
 
