@@ -60,7 +60,7 @@ check-deploy: setup ## Image built and run, chart rendered and validated, alert 
 	@$(BIN)/python -m pytest -q tests/unit/test_deploy.py tests/unit/test_chart.py tests/unit/test_supply.py
 	@deploy/check-image.sh
 
-bench: setup ## All benchmarks in 45 minutes, and BENCHMARKS.md with tables and plots (ARGS="--only collector workers")
+bench: setup ## All benchmarks in half an hour, and BENCHMARKS.md with tables and plots (ARGS="--only collector workers")
 	@$(BIN)/python benchmarks/all.py $(ARGS)
 
 drill-processor: setup ## Twenty kills, restarts, pauses and broker restarts under load; every book held against the venue's (ARGS=…)

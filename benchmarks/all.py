@@ -1,6 +1,6 @@
 """Runs every benchmark, each in its share of the time, and writes what they found: results, page and plots.
 
-    python benchmarks/all.py [--only NAME ...] [--minutes 45] [--page]
+    python benchmarks/all.py [--only NAME ...] [--minutes 29] [--page]
 
 Writes ``benchmarks/results.json``, ``BENCHMARKS.md`` and ``docs/images/bench-*.png`` and ``.svg``. A benchmark that fails
 or takes longer than its share is shown as that on the page, and the rest goes on; what it had found by then counts. With
@@ -31,17 +31,18 @@ from benchmarks.plots import write_plots
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results.json"
 SHARES: dict[str, tuple[int, list[str]]] = {
-    "collector": (780, ["--rounds", "2", "--frames", "20000", "--kafka-frames", "2000"]),
-    "workers": (330, ["--seconds", "8"]),
-    "ccxt_tap": (45, ["--seconds", "10"]),
-    "processor": (400, ["--books", "100", "1000", "5000"]),
-    "processors": (150, []),
-    "latency": (130, []),
-    "throughput": (240, ["--seconds", "40"]),
-    "views": (150, ["--rounds", "2", "--events", "80000"]),
-    "recovery": (200, ["--books", "200", "--kills", "2"]),
-    "chain": (120, []),
-    "reaction": (150, []),
+    "collector": (500, ["--rounds", "2", "--frames", "8000", "--kafka-frames", "1000"]),
+    "workers": (210, ["--seconds", "5"]),
+    "ccxt_tap": (30, ["--seconds", "10"]),
+    "processor": (330, ["--books", "100", "1000", "5000", "--plain-events", "25000"]),
+    "processors": (130, []),
+    "latency": (110, []),
+    "throughput": (150, ["--seconds", "30"]),
+    "views": (130, ["--rounds", "2", "--events", "80000"]),
+    "recovery": (130, ["--books", "200", "--kills", "2"]),
+    "chain": (50, []),
+    "reaction": (80, []),
+    "console": (60, []),
 }
 """Seconds and options, in the order of the page. A benchmark that is not named here gets the share below, and no options."""
 USUAL_SHARE = 90
@@ -136,7 +137,7 @@ def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=names(), default=None, metavar="NAME", help=", ".join(names()))
-    parser.add_argument("--minutes", type=float, default=45, help="of the whole; shares shrink to fit")
+    parser.add_argument("--minutes", type=float, default=29, help="of the whole; shares shrink to fit")
     parser.add_argument("--page", action="store_true", help="only write the page and the plots anew")
     options = parser.parse_args()
     known = {one["benchmark"]: one for one in json.loads(RESULTS.read_text("utf-8"))} if RESULTS.exists() else {}

@@ -52,9 +52,10 @@ async def together(settings: Settings, workers: int, records: list[tuple[str, by
             return sum([(await view.metrics()).get(name, 0.0) for view in views])
 
         async def shared() -> bool:
-            health = [await view.ready() for view in views]
+            if not all([await view.ready() for view in views]):
+                return False
             held = [(await view.metrics()).get("processor_partitions", 0.0) for view in views]
-            return all(health) and sum(held) == partitions and min(held) > 0
+            return sum(held) == partitions and min(held) > 0
 
         await stack.until(f"{workers} processors with all partitions", shared, 180, pause_s=0.5)
         pids = [child.process.pid for child in children]
