@@ -27,7 +27,7 @@ from history.asof import book_at
 from history.errors import NotRecorded
 from history.store import Store
 from schemas.codec import codec
-from schemas.topics import BOOK
+from schemas.topics import BOOK, STATUS
 from simulator.synthetic import SyntheticVenue
 from tests.e2e.rooms import section, unified
 
@@ -61,6 +61,14 @@ async def note_moments(venue: SyntheticVenue, seconds: float, count: int, chance
                 out.append(Moment(native, (started_ns + ended_ns) // 2, seq, bids, asks))
                 break
     return out
+
+
+async def live(settings: Settings, instruments: int) -> bool:
+    """Whether the log says so of so many books."""
+    found: dict[bytes | None, str] = {}
+    for record in await asyncio.to_thread(read_all, settings, STATUS.name):
+        found[record.key] = codec("BookStatus").decode(record.value or b"")["state"]
+    return sum(state == "LIVE" for state in found.values()) == instruments
 
 
 def judge(settings: Settings, name: str, venue: SyntheticVenue, moments: list[Moment]) -> list[str]:
@@ -115,7 +123,8 @@ async def main() -> int:
             async with Stack(own, Path(temporary)) as stack:
                 await stack.start("collector", "collect", name)
                 archiver = await stack.start("archiver", "archive")
-                await asyncio.sleep(10)  # books are LIVE, and the past has a beginning
+                await stack.until(f"{options.instruments} LIVE books", lambda: live(own, options.instruments), 120)
+                await asyncio.sleep(1)  # the past has a beginning
                 say(f"noting {options.moments} moments in {options.seconds:g} s")
                 moments = await note_moments(venue, options.seconds, options.moments, chance)
                 await stack.stop(archiver)
