@@ -12,8 +12,8 @@ from config.settings import Settings
 from processors.changelogs import CONFIG, MAX_BYTES, changelog_name
 from schemas.topics import durable
 
-MAX_POLL_RECORDS = 4000
-"""Records in one turn: about 50 ms of work, between which the views answer."""
+MAX_POLL_RECORDS = 1000
+"""Records in one turn: about 30 ms of work, and more on a busy machine, between which the views answer."""
 NOISY = (
     "aiokafka", "aiokafka.conn", "aiokafka.cluster", "aiokafka.consumer.fetcher", "aiokafka.consumer.group_coordinator",
     "aiokafka.producer.sender",
