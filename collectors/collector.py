@@ -35,7 +35,7 @@ from collectors.snapshots import Snapshots
 from collectors.venue import adapter
 from collectors.worker import BookWorker
 from config.settings import ConfigError, Settings
-from schemas.topics import BOOK
+from schemas.topics import BOOK, STATUS
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Collector:
         self.venue = adapter(own.adapter)(channels=own.channels)
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000 % 100_000}"
         limit = settings.collector.queue_max
-        self.producer = Producers(settings, [BOOK.name], queue_max=int(limit * STATUS_RESERVE))
+        self.producer = Producers(settings, [BOOK.name, STATUS.name], queue_max=int(limit * STATUS_RESERVE))
         self.publisher = Publisher(
             name, self.producer.send, self.counts, owner=self.owner, beat_ms=int(settings.collector.beat_s * 1000),
             waiting=self.producer.__len__, limit=limit, exact=self.venue.exact,

@@ -26,7 +26,7 @@ from simulator.wire import answer, compact
 
 ADAPTER = "binance-usdm"
 LEVELS_A_FRAME, TICKERS, TRADES = 68, 10, 3
-"""Of one depth frame, and at most between two of them, as measured from the real venue's capture."""
+"""Of one depth frame, and between two of them, as measured from the real venue's capture; trades are as many on average."""
 BOOK_LEVELS = 400
 """Of a side at first; at most twice that later, which one snapshot holds."""
 SCORES, EVENTS = 5, 400

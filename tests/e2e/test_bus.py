@@ -103,7 +103,6 @@ def test_producers_with_one_face_deliver_in_order_and_count_as_one(own: Settings
     assert found == {BBO.name: in_order, TRADE.name: [*in_order, *[b"more"] * 10]}
 
 
-@pytest.mark.broker
 def test_what_one_of_several_producers_could_not_deliver_is_told(settings: Callable[..., Settings]) -> None:
     nowhere = settings(kafka={"bootstrap_servers": "127.0.0.1:1"})
     producers = Producers(nowhere, [BBO.name])
