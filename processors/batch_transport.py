@@ -19,7 +19,8 @@ LEAVE_S = 15.0
 """For the driver's thread to end; a minute by default, which is more than a cluster gives the whole process."""
 FETCH_WAIT_MS = 20
 """How long a broker may wait for a first record, 1500 by default. The driver has one fetch at a time under way to a broker,
-for those partitions of which nothing waits any more; when these are quiet, all others wait with them for so long."""
+for those partitions of which nothing waits any more; when these are quiet, all others wait with them for so long. An idle
+processor asks as often: about 8 % of a core."""
 BatchHandler = Callable[[TP, Sequence[Any]], None]
 """``handler(tp, records)``: aiokafka ConsumerRecords in order. Must not block for long; what it raises stops the app."""
 
