@@ -30,24 +30,33 @@ FLOOR_GB_H = 4
 
 
 async def main() -> int:
-    """Run and print; exit code 1 when a lag grew."""
+    """Run and print; exit code 1 when a lag grew or a book stopped."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=float, default=1200, help="book events a second of busy instruments")
+    parser.add_argument(
+        "--rate", type=float, nargs="+", default=[1200],
+        help="book events a second of busy instruments; of several, the first that the machine holds",
+    )  # fmt: skip
     parser.add_argument("--small-rate", type=float, default=4000, help="the same of quiet ones")
     parser.add_argument("--instruments", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=300, help="of each")
     json_option(parser)
     options = parser.parse_args()
-    told, grew = Results("throughput"), False
-    for busy, rate in ((True, options.rate), (False, options.small_rate)):
-        if rate:
-            grew |= await sustain(busy, rate, options.instruments, options.seconds, told)
+    told, held = Results("throughput"), True
+    for busy, rates in ((True, options.rate), (False, [options.small_rate])):
+        for rate in filter(None, rates):
+            found = Results("throughput")
+            holds = await sustain(busy, rate, options.instruments, options.seconds, found)
+            if holds or rate == rates[-1]:
+                told.rows += found.rows
+                held &= holds
+                break
+            log_to(f"{rate:g} book events a second are too many for this machine now")
     told.write(options.json)
-    return int(grew)
+    return int(not held)
 
 
 async def sustain(busy: bool, rate: float, instruments: int, seconds: float, told: Results) -> bool:
-    """One kind of frames at this rate; whether the lag grew."""
+    """One kind of frames at this rate; whether it held: no lag that grew, no book that stopped because Kafka was behind."""
     lags: list[float] = []
     with tempfile.TemporaryDirectory(prefix="venue-mirror-bench-") as temporary:
         async with (
@@ -61,14 +70,16 @@ async def sustain(busy: bool, rate: float, instruments: int, seconds: float, tol
             }  # fmt: skip
             if (pid := broker_pid(settings)) is not None:
                 pids["Kafka"] = pid
-            cpu, before, started = {n: cpu_s(p) for n, p in pids.items()}, await running.collector_metrics(), time.monotonic()
+            # The clock is read when an answer is there: on a full machine one takes seconds.
+            before = await running.collector_metrics()
+            cpu, started = {n: cpu_s(p) for n, p in pids.items()}, time.monotonic()
             while time.monotonic() - started < seconds:
                 await asyncio.sleep(min(5.0, seconds / 4))
                 running.stack.check()
                 lags.append((await running.views.metrics()).get("processor_lag", 0.0))
-            took = time.monotonic() - started
-            after, processed = await running.collector_metrics(), await running.views.metrics()
-            spent = {name: cpu_s(pid) - cpu[name] for name, pid in pids.items()}
+            after = await running.collector_metrics()
+            spent, took = {name: cpu_s(pid) - cpu[name] for name, pid in pids.items()}, time.monotonic() - started
+            processed = await running.views.metrics()
 
     def each_s(name: str) -> float:
         return (after[f"collector_{name}_total"] - before[f"collector_{name}_total"]) / took
@@ -91,7 +102,8 @@ async def sustain(busy: bool, rate: float, instruments: int, seconds: float, tol
     told.add(f"{kind}: records that wait, last third", last, "records", theirs=first, alternative="the first third")
     for name, s in spent.items():
         told.add(f"{kind}: share of {name}", 100 * s / total, "%")
-    return last > first * 2 + rate
+    congested = after["collector_congestions_total"] - before["collector_congestions_total"]
+    return last <= first * 2 + rate and not congested
 
 
 if __name__ == "__main__":

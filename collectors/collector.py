@@ -35,13 +35,16 @@ from collectors.snapshots import Snapshots
 from collectors.venue import adapter
 from collectors.worker import BookWorker
 from config.settings import ConfigError, Settings
-from schemas.topics import BOOK, STATUS
+from schemas.topics import BOOK, STATUS, TRADE
 
 log = logging.getLogger(__name__)
 
 FIRST_DISCOVERY_TRIES = 5
 STATUS_RESERVE = 1.25
 """The producer's queue is this much longer than where books stop, so that a book can still say GAP."""
+REST_LINGER_MS = 25
+"""What is neither book, state nor trade waits so long for company: tickers are most of a venue's messages, and each request
+to Kafka costs as much as many records."""
 RESELECT_S = 2.0
 LOST_S = 120.0
 """For so long instruments are followed that the group took away without asking: as long as records wait for Kafka."""
@@ -61,7 +64,9 @@ class Collector:
         self.venue = adapter(own.adapter)(channels=own.channels)
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000 % 100_000}"
         limit = settings.collector.queue_max
-        self.producer = Producers(settings, [BOOK.name, STATUS.name], queue_max=int(limit * STATUS_RESERVE))
+        self.producer = Producers(
+            settings, [BOOK.name, STATUS.name], [TRADE.name], queue_max=int(limit * STATUS_RESERVE), rest_linger_ms=REST_LINGER_MS
+        )
         self.publisher = Publisher(
             name, self.producer.send, self.counts, owner=self.owner, beat_ms=int(settings.collector.beat_s * 1000),
             waiting=self.producer.__len__, limit=limit, exact=self.venue.exact,
