@@ -61,6 +61,7 @@ check-deploy: setup ## Image built and run, chart rendered and validated, alert 
 	@deploy/check-image.sh
 
 bench: setup ## All benchmarks in half an hour, and BENCHMARKS.md with tables and plots (ARGS="--only collector workers")
+	@deploy/install-test-tools.sh
 	@$(BIN)/python benchmarks/all.py $(ARGS)
 
 drill-processor: setup ## Twenty kills, restarts, pauses and broker restarts under load; every book held against the venue's (ARGS=…)

@@ -37,7 +37,7 @@ SHARES: dict[str, tuple[int, list[str]]] = {
     "processor": (330, ["--books", "100", "1000", "5000", "--plain-events", "25000"]),
     "processors": (130, []),
     "latency": (110, []),
-    "throughput": (190, ["--seconds", "30", "--rate", "2900", "2200", "1300"]),
+    "throughput": (240, ["--seconds", "30", "--rate", "2800", "2000", "1300"]),
     "views": (130, ["--rounds", "2", "--events", "80000"]),
     "recovery": (130, ["--books", "200", "--kills", "2"]),
     "chain": (50, []),
