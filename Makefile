@@ -79,7 +79,7 @@ drill-execution: setup ## Thousands of runs of orders under faults and kill -9 (
 drill: setup ## All on three brokers under a cluster's faults, every promise checked (SEED=1 MINUTES=10 ARGS=…)
 	@$(BIN)/python -m tests.chaos.cluster_drill --seed $(or $(SEED),1) --minutes $(or $(MINUTES),10) $(ARGS)
 
-soak: setup ## Memory, lag and mismatches at a steady rate, sampled, judged and drawn (MINUTES=60; ARGS="--rate 650")
+soak: setup ## Memory, lag and mismatches at a steady rate, judged and drawn (MINUTES=60; ARGS=--page: into BENCHMARKS.md)
 	@$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),60) $(ARGS)
 
 fuzz: setup ## Fuzz the parsers, the codec and the nodes' answers (SECONDS=600; ARGS="--save": keep what is found)

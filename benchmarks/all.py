@@ -57,6 +57,19 @@ def names() -> list[str]:
     return [name for name in SHARES if name in found] + sorted(found - set(SHARES))
 
 
+def busy_percent() -> int:
+    """Of the CPU, by whatever else runs, looked at for a second."""
+
+    def ticks() -> tuple[int, int]:
+        fields = [int(field) for field in next(iter(_lines("/proc/stat")), "cpu 0 0 0 1 0").split()[1:9]]
+        return sum(fields), sum(fields[3:5])
+
+    before = ticks()
+    time.sleep(1)
+    total, idle = (now - then for now, then in zip(ticks(), before, strict=True))
+    return round(100 * (1 - idle / total)) if total else 0
+
+
 def machine() -> dict[str, str]:
     """What the figures were measured on."""
     cpu = next((line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
@@ -71,7 +84,7 @@ def machine() -> dict[str, str]:
 
 def run(name: str, share_s: float, options: list[str]) -> dict[str, Any]:
     """One benchmark; gives its rows and, where it failed, why. Its tables go to stdout, its progress to stderr."""
-    started, load = time.monotonic(), os.getloadavg()[0]
+    busy, started = busy_percent(), time.monotonic()
     print(f"\n{name}: at most {share_s:.0f} s", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="venue-mirror-bench-") as folder:
         out, log = Path(folder) / "rows.json", Path(folder) / "log"
@@ -93,7 +106,7 @@ def run(name: str, share_s: float, options: list[str]) -> dict[str, Any]:
         "command": " ".join(["python", f"benchmarks/{name}.py", *options]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "seconds": round(time.monotonic() - started),
-        "load_before": round(load, 1),
+        "busy_before": busy,
         "failure": failure,
         "machine": machine(),
         "rows": rows,

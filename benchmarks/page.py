@@ -13,6 +13,7 @@ PLOTS = {
     "collector": ("bench-collector", "CPU a message by venue, beside the other libraries"),
     "workers": ("bench-workers", "one collector process from 500 to 5,000 workers"),
     "processors": ("bench-processors", "book events a second with one, two and four processors"),
+    "soak": ("soak", "memory of each process, records not yet read and book events a second over the time"),
 }
 INTRODUCTION = """# Benchmarks
 
@@ -48,13 +49,10 @@ def _machine(found: Sequence[dict[str, Any]]) -> str:
     peers = sorted({row["alternative"] for one in found for row in one["rows"] if any(c.isdigit() for c in row["alternative"])})
     versions = sorted({_version(peer) for peer in peers} - {""})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}" if dates else "never"
-    busy = max((one["load_before"] for one in found), default=0)
+    busy = max((one["busy_before"] for one in found), default=0)
     lines = [f"Measured {when} on: {'; '.join(sorted(machines))}. Beside: {', '.join(versions)}."]
-    if busy > 1:
-        lines.append(
-            f"Other programs were running (load up to {busy:g} before a benchmark began), so absolute figures are too high "
-            "and latencies above all."
-        )
+    if busy > 20:
+        lines.append(f"Other programs took up to {busy} % of the CPU, so absolute figures are too high and latencies above all.")
     return "\n".join(lines) + "\n"
 
 
@@ -94,16 +92,17 @@ def _beside(row: dict[str, Any]) -> str:
 
 def _section(one: dict[str, Any], images: Path) -> str:
     name = one["benchmark"]
-    text = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text("utf-8"))) if (FOLDER / f"{name}.py").exists() else ""
+    file = FOLDER / f"{name}.py"
+    text = ast.get_docstring(ast.parse(file.read_text("utf-8"))) if file.exists() else one.get("about", "")
     lines = [f"## {name.replace('_', ' ').capitalize()}\n", " ".join((text or "").partition("\n\n")[0].split()), ""]
     lines += [f"`{one['command']}`, {one['seconds']} s" + (f"; it {one['failure']}" if one["failure"] else ""), ""]
     if one["rows"]:
         lines += ["| | ours | theirs | ratio | unit | beside | aim | met |", "|---|---:|---:|---:|---|---|---|---|"]
         lines += [_line(row) for row in one["rows"]]
         lines.append("")
-    file, what = PLOTS.get(name, ("", ""))
-    if file and (images / f"{file}.png").exists():
-        lines += [f"![{what}](docs/images/{file}.png)", "", f"[as SVG](docs/images/{file}.svg)", ""]
+    plot, what = PLOTS.get(name, ("", ""))
+    if plot and (images / f"{plot}.png").exists():
+        lines += [f"![{what}](docs/images/{plot}.png)", "", f"[as SVG](docs/images/{plot}.svg)", ""]
     return "\n".join(lines)
 
 

@@ -19,9 +19,15 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.all import RESULTS, machine, write
+from benchmarks.page import number as three_digits
+from benchmarks.results import Aim, Results
+from benchmarks.throughput import FLOOR_GB_H
 from bus.broker import EmbeddedBroker
 from cli.stack import Stack, free_port, private_broker
 from cli.views import ViewError, Views
@@ -37,6 +43,7 @@ WARM = 0.2
 LAG_MAX = 2.0
 """Seconds of the offered rate that may be unread at the end more than after the warm part."""
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 Sample = dict[str, Any]
 
 
@@ -50,28 +57,47 @@ def slope_per_hour(points: list[tuple[float, float]]) -> float:
     return 3600 * sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
 
 
-def judge(samples: list[Sample], rate: float) -> list[str]:
-    """A line for each series; those that end in NOT FLAT are not."""
-    warm = samples[int(len(samples) * WARM) :]
-    lines: list[str] = []
+def judge(samples: list[Sample], rate: float) -> Results:
+    """What was seen, as rows with aims; a missed one fails the soak. Raises SystemExit where there is too little to judge."""
+    told, warm = Results("soak"), samples[int(len(samples) * WARM) :]
     if len(warm) < 4:
-        return ["too few samples: NOT FLAT"]
-    seconds = warm[-1]["s"] - warm[0]["s"]
-    for name in warm[-1]["memory_mb"]:
+        raise SystemExit("error: too few samples to judge; give it more --minutes")
+    first, last = samples[0], samples[-1]
+    hours, took_s = (warm[-1]["s"] - warm[0]["s"]) / 3600, last["s"] - first["s"]
+    volume, events = ((last[name] - first[name]) / took_s for name in ("frame_bytes", "events"))
+    told.add("raw venue messages", volume * 3600 / 1e9, "GB/h", theirs=FLOOR_GB_H, better="higher",
+             alternative="the floor of 4 GB an hour")  # fmt: skip
+    told.add("book events a second", events, "events/s", theirs=rate, better="higher", alternative="the rate of the venue")
+    for name in last["memory_mb"]:
         points = [(s["s"], float(s["memory_mb"][name])) for s in warm if s["memory_mb"].get(name)]
-        slope, level = slope_per_hour(points), sum(y for _, y in points) / len(points)
-        grown = slope * seconds / 3600
-        flat = slope <= GROWTH * level or grown <= NOISE_MB
-        lines.append(f"memory of {name}: {level:.0f} MB, {slope:+.1f} MB/h over {seconds / 60:.0f} minutes: {_word(flat)}")
+        level = sum(y for _, y in points) / max(1, len(points))
+        told.add(f"memory of {name}", level, "MB")
+        told.add(f"memory of {name}: growth", slope_per_hour(points), "MB/h",
+                 aim=Aim("≤", round(max(GROWTH * level, NOISE_MB / hours), 1)))  # fmt: skip
     lags = [(s["s"], s["lag"]) for s in warm if s["lag"] is not None]
-    slope = slope_per_hour(lags)
-    flat = slope * seconds / 3600 <= LAG_MAX * rate
-    lines.append(f"lag: {sum(y for _, y in lags) / max(1, len(lags)):.0f} records, {slope:+.0f} records/h: {_word(flat)}")
-    return lines
+    told.add("records not yet read", sum(y for _, y in lags) / max(1, len(lags)), "records")
+    told.add("records not yet read: growth", slope_per_hour(lags), "records/h", aim=Aim("≤", round(LAG_MAX * rate / hours)))
+    told.add("answers of the views LIVE and equal to the venue's own", last["probes"], "answers", aim=Aim("≥", 1))
+    told.add("answers that were wrong", last["wrong"], "answers", aim=Aim("≤", 0))
+    told.add("key frames equal to the book", last["keyframes_ok"], "key frames", aim=Aim("≥", 1))
+    for what, name in (
+        ("key frames other than the book", "keyframes_bad"), ("gaps", "gaps"), ("audits that differed", "audit_mismatches"),
+    ):  # fmt: skip
+        told.add(what, last[name], "books", aim=Aim("≤", 0))
+    return told
 
 
-def _word(flat: bool) -> str:
-    return "flat" if flat else "NOT FLAT"
+def add_to_page(told: Results, samples: list[Sample], command: str) -> None:
+    """Put the rows and the plot into BENCHMARKS.md."""
+    draw(samples, ROOT / "docs" / "images" / "soak.png")
+    entry = {
+        "benchmark": told.benchmark, "command": command, "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "about": (__doc__ or "").partition("\n")[0], "seconds": round(samples[-1]["s"]), "busy_before": 0, "failure": "",
+        "machine": machine(), "rows": [asdict(row) for row in told.rows],
+    }  # fmt: skip
+    found = [one for one in json.loads(RESULTS.read_text("utf-8")) if one["benchmark"] != told.benchmark]
+    RESULTS.write_text(json.dumps([*found, entry], ensure_ascii=False, indent=1) + "\n", "utf-8")
+    write([*found, entry])
 
 
 def draw(samples: list[Sample], to: Path) -> None:
@@ -98,6 +124,7 @@ def draw(samples: list[Sample], to: Path) -> None:
     for axis in (memory, lag, rate):
         axis.grid(alpha=0.3)
     figure.savefig(to, dpi=110)
+    figure.savefig(to.with_suffix(".svg"), metadata={"Date": None})
 
 
 async def main() -> int:
@@ -108,6 +135,7 @@ async def main() -> int:
     parser.add_argument("--instruments", type=int, default=100)
     parser.add_argument("--every", type=float, default=5, help="seconds between two samples")
     parser.add_argument("--out", type=Path, default=Path("build/soak"))
+    parser.add_argument("--page", action="store_true", help="put the result and the plot into BENCHMARKS.md")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     me = asyncio.current_task()
@@ -147,19 +175,17 @@ async def main() -> int:
                 probing.cancel()
                 await asyncio.gather(probing, return_exceptions=True)
             await venue.stop()
-    lines = judge(samples, given.rate)
-    took_s = samples[-1]["s"] - samples[0]["s"]
-    events, volume = ((samples[-1][name] - samples[0][name]) / took_s for name in ("events", "frame_bytes"))
-    print(f"{samples[-1]['s'] / 60:.1f} minutes, {given.instruments} books, {events:.0f} book events a second, "
-          f"{volume * 3600 / 1e9:.2f} GB of the venue's frames an hour")  # fmt: skip
-    print("\n".join(lines))
-    print(f"probes: {dict(findings.looked)}; wrong: {len(findings.problems)} {findings.problems[:3]}")
-    bad = samples[-1]["keyframes_bad"] + samples[-1]["gaps"] + samples[-1]["audit_mismatches"]
-    print(f"key frames compared: {samples[-1]['keyframes_ok']}, other than the book: {samples[-1]['keyframes_bad']}; "
-          f"gaps: {samples[-1]['gaps']}; audits that differed: {samples[-1]['audit_mismatches']}")  # fmt: skip
+    told = judge(samples, given.rate)
+    print(f"{samples[-1]['s'] / 60:.1f} minutes, {given.instruments} books")
+    for row in told.rows:
+        verdict = {True: f" (aim {row.aim})", False: f", NOT {row.aim}", None: ""}[row.met]
+        print(f"{row.row}: {three_digits(row.ours)} {row.unit}{verdict}")
+    print(f"probes: {dict(findings.looked)} {findings.problems[:3]}")
     with contextlib.suppress(ImportError):
         draw(samples, given.out / "soak.png")
-    return 1 if findings.problems or bad or any(line.endswith("NOT FLAT") for line in lines) else 0
+    if given.page:
+        add_to_page(told, samples, f"make soak MINUTES={given.minutes:g}")
+    return int(any(row.met is False for row in told.rows))
 
 
 async def _sample(
