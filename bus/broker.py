@@ -168,10 +168,11 @@ class EmbeddedBroker:
         shutil.rmtree(self.dir)
 
     def _command(self, java: str, jars: Path) -> list[str]:
+        # The heap is whole from the start, as in Kafka's own scripts: what grows later is a leak and no heap that widens.
         # A small heap is a short life: one compiler and one collector of garbage have less to warm up.
         small = self.settings.heap_mb <= SMALL_HEAP_MB
         return [
-            java, f"-Xmx{self.settings.heap_mb}m", f"-Xms{min(256, self.settings.heap_mb)}m",
+            java, f"-Xmx{self.settings.heap_mb}m", f"-Xms{self.settings.heap_mb}m",
             *(("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1") if small else ("-XX:+UseG1GC",)),
             f"-Dvenue-mirror.data={self.dir}", "-Djava.awt.headless=true",
             f"-Dlog4j2.configurationFile={self._log_config()}", *class_archive.use(java, jars),

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import IO, Any
 
+import pyarrow as pa
+
 from bus.connection import require_broker
 from bus.consumer import TailReader
 from config.settings import Settings
@@ -119,6 +121,7 @@ class Archiver:
             self.written_rows += len(rows)
         self._rows.clear()
         self._waiting_rows = self._waiting_bytes = 0
+        pa.default_memory_pool().release_unused()
 
     def ends(self) -> dict[Position, int]:
         """Where the log ends now."""
