@@ -54,7 +54,7 @@ DEFAULTS = (
 )  # fmt: skip
 LEAST_FRAMES = 20_000
 """A row's run handles at least so many: less would measure the clock."""
-KAFKA_LEAST = 600
+KAFKA_LEAST = 150
 """The same for cryptofeed's Kafka backend, which waits for each record's acknowledgement."""
 LIBRARIES = ("cryptofeed", "ccxt")
 BARE, PARSE, BOOK, AVRO, PRODUCE = "bare loop", "parse", "parse + book", "parse + book + Avro", "parse + book + Avro + Kafka"
