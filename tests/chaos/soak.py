@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.all import RESULTS, machine, write
+from benchmarks.all import RESULTS, busy_percent, machine, write
 from benchmarks.page import number as three_digits
 from benchmarks.results import Aim, Results
 from benchmarks.throughput import FLOOR_GB_H
@@ -87,12 +87,12 @@ def judge(samples: list[Sample], rate: float) -> Results:
     return told
 
 
-def add_to_page(told: Results, samples: list[Sample], command: str) -> None:
+def add_to_page(told: Results, samples: list[Sample], command: str, busy: int) -> None:
     """Put the rows and the plot into BENCHMARKS.md."""
     draw(samples, ROOT / "docs" / "images" / "soak.png")
     entry = {
         "benchmark": told.benchmark, "command": command, "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "about": (__doc__ or "").partition("\n")[0], "seconds": round(samples[-1]["s"]), "busy_before": 0, "failure": "",
+        "about": (__doc__ or "").partition("\n")[0], "seconds": round(samples[-1]["s"]), "busy_before": busy, "failure": "",
         "machine": machine(), "rows": [asdict(row) for row in told.rows],
     }  # fmt: skip
     found = [one for one in json.loads(RESULTS.read_text("utf-8")) if one["benchmark"] != told.benchmark]
@@ -138,6 +138,7 @@ async def main() -> int:
     parser.add_argument("--page", action="store_true", help="put the result and the plot into BENCHMARKS.md")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
+    busy = await asyncio.to_thread(busy_percent)
     me = asyncio.current_task()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, me.cancel if me is not None else sys.exit)
@@ -184,7 +185,7 @@ async def main() -> int:
     with contextlib.suppress(ImportError):
         draw(samples, given.out / "soak.png")
     if given.page:
-        add_to_page(told, samples, f"make soak MINUTES={given.minutes:g}")
+        add_to_page(told, samples, " ".join(["python -m tests.chaos.soak", *sys.argv[1:]]), busy)
     return int(any(row.met is False for row in told.rows))
 
 
