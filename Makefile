@@ -27,7 +27,7 @@ live: setup ## Mirror a real venue: make live VENUE=binance-spot SYMBOLS=BTC/USD
 test: setup ## Run all tests, on a real Kafka
 	@deploy/install-test-tools.sh
 	@echo "running the tests: a real Kafka broker, simulated venues, separate processes; about a quarter of an hour on two cores"
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 drill-venues: setup ## Ten minutes of five failing venues, LIVE books held against their own (ARGS="--seconds 60 --seed 7")
 	@$(BIN)/python -m tests.chaos.fault_run $(ARGS)

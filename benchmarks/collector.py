@@ -44,7 +44,7 @@ from collectors.publisher import Publisher
 from collectors.venue import ALL_CHANNELS, adapter, adapter_ids
 from collectors.worker import BookWorker
 from config.settings import CollectorSettings, Settings, load_settings
-from simulator.capture_file import CaptureLine, read_capture
+from simulator.capture_file import CaptureLine, read_capture, with_answers
 
 CAPTURES = Path(os.environ.get("VENUE_MIRROR_CAPTURES", Path(__file__).resolve().parents[2] / "shared" / "captures"))
 DEFAULTS = (
@@ -54,8 +54,10 @@ DEFAULTS = (
 )  # fmt: skip
 LEAST_FRAMES = 20_000
 """A row's run handles at least so many: less would measure the clock."""
-KAFKA_LEAST = 150
-"""The same for cryptofeed's Kafka backend, which waits for each record's acknowledgement."""
+KAFKA_LEAST = 2_000
+"""The same for cryptofeed's Kafka backend."""
+KAFKA_PROBE, KAFKA_ROUND_S = 100, 10.0
+"""It waits for each record's acknowledgement, 40 ms at some venues: so many frames tell how many a round has time for."""
 LIBRARIES = ("cryptofeed", "ccxt")
 BARE, PARSE, BOOK, AVRO, PRODUCE = "bare loop", "parse", "parse + book", "parse + book + Avro", "parse + book + Avro + Kafka"
 SAME = "the same, "
@@ -263,10 +265,28 @@ def peer_rows(bench: Bench, peers: dict[str, Peer], settings: Settings, options:
         if library == "cryptofeed":
             if bench.counts.checksum_ok:
                 rows[f"{name}: parse + book + checksum"] = Row(run("verify", times), frames * times, options.rounds)
-            some = min(frames, options.kafka_frames)
-            again = -(-KAFKA_LEAST // some)
-            command = run("kafka", again, some, configured_bootstrap(settings))
-            rows[f"{name}: with its Kafka backend"] = Row(command, some * again, min(2, options.rounds))
+            rows |= backend_rows(bench, peer, settings, options)
+    return rows
+
+
+def backend_rows(bench: Bench, peer: Peer, settings: Settings, options: argparse.Namespace) -> dict[str, Row]:
+    """cryptofeed with its Kafka backend, and ours over the same frames where that is not all of them."""
+    frames, address, rounds = len(bench.frames), configured_bootstrap(settings), min(2, options.rounds)
+    name = f"cryptofeed {peer.version}: with its Kafka backend"
+    some = min(frames, options.kafka_frames)
+    probe = min(some, KAFKA_PROBE)
+    try:
+        fit = int(KAFKA_ROUND_S * probe / peer.ask("kafka", 1, probe, address)["s"])
+    except PeerError as error:
+        (row := Row(float, some, rounds)).failure = str(error)
+        return {name: row}
+    again = max(1, min(-(-KAFKA_LEAST // some), fit // some))
+    some = min(some, max(KAFKA_PROBE, fit))
+    rows = {name: Row(lambda: peer.ask("kafka", again, some, address)["cpu"], some * again, rounds)}
+    if frames > some:
+        first = Bench(bench.venue.id, first_frames(bench.lines, some), options.least)
+        of_those = len(first.frames) * first.times
+        rows[f"{SAME}first {some:,} frames"] = Row(lambda: first.produce(settings), of_those, options.rounds)
     return rows
 
 
@@ -310,12 +330,6 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def with_answers(path: Path) -> list[Path]:
-    """The capture, and the REST answers that lie beside it."""
-    beside = path.with_name(path.name.replace(".txt.gz", ".http.txt.gz"))
-    return [path, beside] if beside != path and beside.exists() else [path]
-
-
 def find_adapter(lines: Sequence[CaptureLine]) -> str:
     """The adapter that knows these frames."""
     frames = [line.data for line in lines if line.kind == "frame"][:500]
@@ -331,11 +345,6 @@ def measure(path: Path, settings: Settings, python: Path | None, told: Results, 
     lines = first_frames(sorted(read_capture(paths), key=lambda line: line.ts_ns), options.frames)
     bench = Bench(find_adapter(lines), lines, options.least)
     rows = our_rows(bench, settings, options.rounds)
-    if len(bench.frames) > options.kafka_frames:
-        first = Bench(bench.venue.id, first_frames(lines, options.kafka_frames), options.least)
-        rows[f"{SAME}first {options.kafka_frames:,} frames"] = Row(
-            lambda: first.produce(settings), len(first.frames) * first.times, options.rounds
-        )
     with ExitStack() as stack:
         peers: dict[str, Peer] = {}
         for library in LIBRARIES:

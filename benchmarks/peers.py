@@ -170,12 +170,14 @@ class Cryptofeed:
             for backend in backends.values():
                 await _written(backend)
 
+        started = time.monotonic()
         spent = await measured(run)
+        took = time.monotonic() - started
         records = await _log_sizes(address, names)
         for backend in backends.values():
             await backend.stop()
             await backend.worker
-        return {"cpu": spent, "records": records - before}
+        return {"cpu": spent, "s": took, "records": records - before}
 
 
 async def _written(backend: Any) -> None:

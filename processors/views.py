@@ -33,7 +33,7 @@ from market.decimals import format_decimal
 from processors.asked import Refused, answer, choice, listed, only, refusal, whole, word
 from processors.bar import INTERVALS_S
 from processors.mirror_book import MirrorBook
-from processors.openapi import describe
+from processors.openapi import STATES, describe
 from processors.routing import Elsewhere, NotReady, Router
 from processors.streams import CLIENTS_MAX
 from schemas.topics import market_key
@@ -41,7 +41,6 @@ from schemas.topics import market_key
 if TYPE_CHECKING:
     from processors.app import Processor
 
-STATES = ("SYNCING", "LIVE", "LAGGING", "STALE", "GAP", "RECOVERING", "HALTED", "DELISTED")
 INTERVALS = {"1s": 1, "1m": 60, "1h": 3600}
 assert tuple(INTERVALS.values()) == INTERVALS_S
 LISTED_MAX = 1000

@@ -54,6 +54,12 @@ def read_capture(paths: Iterable[Path]) -> Iterator[CaptureLine]:
             raise CaptureError(f"{path}, line {number}: {error or type(error).__name__}") from error
 
 
+def with_answers(path: Path) -> list[Path]:
+    """The capture, and the REST answers that lie beside it."""
+    beside = path.with_name(path.name.replace(".txt.gz", ".http.txt.gz"))
+    return [path, beside] if beside != path and beside.exists() else [path]
+
+
 def _open(path: Path) -> BinaryIO:
     with path.open("rb") as file:
         magic = file.read(2)

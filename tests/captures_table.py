@@ -24,7 +24,7 @@ from collectors.player import Player
 from collectors.publisher import Publisher
 from collectors.venue import ALL_CHANNELS, adapter, adapter_ids
 from config.settings import load_settings
-from simulator.capture_file import read_capture
+from simulator.capture_file import read_capture, with_answers
 
 CAPTURES = Path(os.environ.get("VENUE_MIRROR_CAPTURES", Path(__file__).resolve().parents[2] / "shared" / "captures"))
 BY_TICKER = ("binance-spot", "binance-usdm", "binance-coinm")
@@ -73,14 +73,13 @@ def _exact(worker: Any, mantissas: tuple[int, ...]) -> Best:
 
 def row(path: Path) -> tuple[str, ...]:
     """The capture's line of the table."""
-    beside = path.with_name(path.name.replace(".txt.gz", ".http.txt.gz"))
-    files = [path, beside] if beside != path and beside.exists() else [path]
     frames = [line.data for line in islice(read_capture([path]), SNIFFED) if line.kind in ("frame", "rest")]
     found = [name for name in adapter_ids() if adapter(name).sniff(frames)]
     if not found:
         return (path.name, "–", "", "", "a retired protocol", "", "", "", "", "")
     publisher = Noting(found[0])
-    player = Player(adapter(found[0])(channels=ALL_CHANNELS), list(read_capture(files)), publisher, load_settings().collector)
+    lines = list(read_capture(with_answers(path)))
+    player = Player(adapter(found[0])(channels=ALL_CHANNELS), lines, publisher, load_settings().collector)
     player.play()
     counts = player.counts
     if found[0] in BY_TICKER:

@@ -27,7 +27,7 @@ from tests.chaos.network import Network
 
 MEMBERS = (1, 2, 3)
 READY_S = 400.0
-DISK_MB = 160
+DISK_MB = 240
 """The size of the small disk on which the member that may run full keeps its log."""
 FULL_LEFT_KB = 256
 

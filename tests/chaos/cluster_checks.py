@@ -9,9 +9,10 @@ import threading
 import time
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bus.producer import Producer
 from cli.trade_views import records
 from cli.views import ViewError, Views
 from config.settings import Settings
+from processors.openapi import STATES
 from schemas.codec import codec
 from schemas.topics import BOOK, FILL, JOURNAL, POSITION, STATUS, TOPICS, TRADE
 from simulator.truth import TruthBook, TruthError
@@ -61,10 +63,10 @@ class Prober:
 
     def __init__(
         self, ports: list[int], venues: list[Mirrored], findings: Findings, seed: int,
-        late_s: Callable[[str, tuple[int, int]], float] | None = None,
+        late_s: Callable[[str, tuple[int, int]], float] | None = None, away: Set[str] = frozenset(),
     ) -> None:  # fmt: skip
         self._ports, self._venues, self._findings = ports, venues, findings
-        self._late_s = late_s
+        self._late_s, self._away = late_s, away
         self._chance = random.Random(seed)
         self.not_live: Counter[str] = Counter()
         """Answers other than LIVE, by state; what does not answer is ``silent``."""
@@ -111,15 +113,31 @@ class Prober:
         self._findings.looked["LIVE and equal"] += 1
         return "equal"
 
+    async def is_told(self, name: str, findings: Findings) -> Counter[str]:
+        """Ask every processor for every book of a venue that has been away for long: none may be LIVE. Gives the states."""
+        states: Counter[str] = Counter()
+        for venue in (venue for venue in self._venues if venue.name == name):
+            for port in self._ports:
+                for symbol in venue.natives():
+                    told = await self.ask(venue, symbol, port, 5)
+                    states[told] += 1
+                    if told != "silent" and told not in STATES:
+                        findings.wrong(f"{name} {symbol}: LIVE, and its venue has been away for long")
+        return states
+
     async def until_all_equal(self, patience_s: float) -> float:
-        """Wait until every processor gives every book LIVE and equal; gives the seconds. Raises AssertionError."""
+        """Wait until every processor gives every book LIVE and equal; gives the seconds. Raises AssertionError.
+
+        Venues that are away are not waited for.
+        """
         started = time.monotonic()
-        left = {(port, venue.name, symbol) for port in self._ports for venue in self._venues for symbol in venue.natives()}
-        by_name = {venue.name: venue for venue in self._venues}
+        here = [venue for venue in self._venues if venue.name not in self._away]
+        left = {(port, venue.name, symbol) for port in self._ports for venue in here for symbol in venue.natives()}
+        by_name = {venue.name: venue for venue in here}
         told: dict[Any, str] = {}
         while left:
             for port, name, symbol in sorted(left):
-                if symbol not in by_name[name].natives():  # no longer listed
+                if symbol not in by_name[name].natives() or name in self._away:  # no longer listed, or there
                     left.discard((port, name, symbol))
                     continue
                 told[port, name, symbol] = await self.ask(by_name[name], symbol, port, 5)
@@ -202,6 +220,7 @@ class Witness:
         for future in admin.create_topics([NewTopic(self.TOPIC, self.PARTITIONS, 3)]).values():
             future.result(timeout=60)
         self._producer = Producer(self._settings)
+        self._grown = threading.Event()
         self._reader = TailReader(self._settings, [*self._topics, STATUS.name])
         for work in (self._write, self._read):
             self._threads.append(threading.Thread(target=work, daemon=True))
@@ -224,6 +243,11 @@ class Witness:
     def _read(self) -> None:
         decode, self._decode_event = codec("BookStatus").decode, codec("BookEvent").decode
         while not self._stop.is_set():
+            if self._grown.is_set():
+                self._grown.clear()
+                read = self._reader.positions
+                self._reader.close()
+                self._reader = TailReader(self._settings, [*self._topics, STATUS.name], start=read)
             for message in self._reader.poll(2000, 0.2):
                 if message.topic() == STATUS.name:
                     if message.value():
@@ -234,6 +258,10 @@ class Witness:
                     seen = self._events.setdefault(f"{event['venue']}|{event['symbol']}", deque(maxlen=5000))
                     seen.append((time.monotonic(), (event["epoch"], event["index"])))
                 self._note(message.topic(), message.partition(), message.offset(), message.value())
+
+    def look_for_partitions(self) -> None:
+        """Topics have more of them now: read those too."""
+        self._grown.set()
 
     def late_s(self, key: str, place: tuple[int, int]) -> float:
         """For how long something newer than this event has been in the log; 0: nothing is."""
@@ -280,16 +308,24 @@ class Witness:
 
 
 def judge_events(settings: Settings, venues: Iterable[str], findings: Findings) -> None:
-    """market.book by key: epochs only grow, and in each every index from 0 on comes exactly once. Blocks."""
+    """market.book by key: epochs only grow, and in each every index from 0 on comes exactly once. Blocks.
+
+    Where partitions were added a key stands in several: each epoch is in one of them, and later ones were written later.
+    """
     names = set(venues)
-    place: dict[bytes, tuple[int, int]] = {}
+    place: dict[tuple[bytes, int], tuple[int, int]] = {}
+    epochs: dict[bytes, dict[int, tuple[int, int]]] = {}
+    """By key and epoch: (when it began, the partition)."""
     decode = codec("BookEvent").decode
     for record in read_all(settings, BOOK.name, timeout_s=300):
         key = record.key or b""
         if key.partition(b"|")[0].decode() not in names:
             continue
         event = decode(record.value or b"")
-        now, before = (event["epoch"], event["index"]), place.get(key, (0, -1))
+        where = key, record.partition
+        now, before = (event["epoch"], event["index"]), place.get(where, (0, -1))
+        if epochs.setdefault(key, {}).setdefault(now[0], (record.ts_ns, record.partition))[1] != record.partition:
+            findings.wrong(f"{key.decode()}: epoch {now[0]} stands in two partitions")
         findings.looked["book events in order"] += 1
         if now[0] < before[0]:
             findings.looked["events of an owner that was fenced off"] += 1
@@ -300,7 +336,12 @@ def judge_events(settings: Settings, venues: Iterable[str], findings: Findings) 
         }[event["kind"]]  # fmt: skip
         if not right:
             findings.wrong(f"{key.decode()}: {event['kind']} {now} behind {before} at {record.partition}/{record.offset}")
-        place[key] = now
+        place[where] = now
+    for key, begun in epochs.items():
+        moves = [(a, b) for a, b in pairwise(begun[epoch] for epoch in sorted(begun)) if a[1] != b[1]]
+        findings.looked["books that moved to another partition"] += bool(moves)
+        if any(later < earlier for (earlier, _), (later, _) in moves):
+            findings.wrong(f"{key.decode()}: an older epoch was written later, in another partition")
     seen: set[tuple[str, str, str]] = set()
     for trade in records(settings, TRADE.name):
         if trade["venue"] in names:

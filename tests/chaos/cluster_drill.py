@@ -45,7 +45,7 @@ from tests.chaos.cluster_checks import (
     scrape,
     unsettled,
 )  # fmt: skip
-from tests.chaos.cluster_faults import FAULTS, UNSEEN, about, schedule
+from tests.chaos.cluster_faults import BESIDE, FAULTS, UNSEEN, about, schedule
 from tests.chaos.cluster_rooms import Rooms
 from tests.chaos.drill_chain import DrillChain
 from tests.chaos.trading_floor import LIMITS, TradingFloor
@@ -53,6 +53,7 @@ from tests.e2e.rooms import section
 
 RECOVER_S = 600.0
 """Patience with a crowded machine; what was needed is in the report."""
+AWAY_S = 300.0
 KEPT = (BOOK.name, TRADE.name)
 """What the archiver keeps in a drill."""
 COUNTED = (
@@ -81,6 +82,15 @@ class World:
     metrics_urls: dict[str, str]
     long: bool
     findings: Findings
+    away_s: float = 0.0
+    away: set[str] = field(default_factory=set[str])
+    """Venues that nobody reaches for long, and nothing waits for."""
+    look_for_partitions: Callable[[], None] = lambda: None
+    """Tells the witness."""
+
+    def present(self) -> list[str]:
+        """The synthetic venues that are not away."""
+        return sorted(set(self.synthetic) - self.away)
 
     def venues(self) -> list[Mirrored]:
         """Every mirrored venue with its truth."""
@@ -100,9 +110,9 @@ class Happened:
     lasted_s: float
     books_s: float = 0.0
     """From its end until every book was LIVE and equal on every processor."""
-    orders_s: float = 0.0
+    orders_s: float | None = None
     """From its end until the venue got an order again."""
-    cluster_s: float = 0.0
+    cluster_s: float | None = None
     """From its end until every partition was in sync everywhere."""
     states: dict[str, int] = field(default_factory=dict[str, int])
     """What was told instead of LIVE meanwhile."""
@@ -142,8 +152,8 @@ class Report:
                 continue
             cells = [f"{kind:20} {len(mine):3}"]
             for name in ("books_s", "orders_s", "cluster_s"):
-                values = [getattr(h, name) for h in mine]
-                cells.append(f"{_share(values, 0.5):10.1f} {_share(values, 0.99):7.1f}")
+                values = [value for h in mine if (value := getattr(h, name)) is not None]
+                cells.append(f"{_share(values, 0.5):10.1f} {_share(values, 0.99):7.1f}" if values else f"{'–':>10} {'–':>7}")
             lines.append(" ".join(cells) + f"  {sum(h.visible for h in mine)}/{len(mine)}")
         lines += [f"PROBLEM {text}" for text in self.findings.problems]
         return "\n".join([*lines, *(["all promises held"] if self.clean else [])])
@@ -178,21 +188,25 @@ class ClusterDrill:
         async with self._world() as world:
             findings = self.report.findings
             witness = Witness(world.settings)
-            prober = Prober(world.ports, world.venues(), findings, self._seed, witness.late_s)
+            prober = Prober(world.ports, world.venues(), findings, self._seed, witness.late_s, world.away)
             await asyncio.to_thread(witness.start)
+            world.look_for_partitions = witness.look_for_partitions
             self._say(f"every book LIVE and equal after {await prober.until_all_equal(RECOVER_S):.1f} s")
             await self._until_ordered(world)
             self._remember_memory(world)
             stranger = Stranger(world.ports, findings, self._seed)
             watching = [asyncio.create_task(prober.run()), asyncio.create_task(stranger.run())]
+            beside = asyncio.create_task(self._break_beside(world, prober))
             try:
                 await self._break(world, prober)
+                await beside
             except AssertionError as error:
                 findings.wrong(str(error))
             finally:
-                for task in watching:
+                for task in (*watching, beside):
                     task.cancel()
-                await asyncio.gather(*watching, return_exceptions=True)
+                await asyncio.gather(*watching, beside, return_exceptions=True)
+                world.away.clear()
             self._remember_memory(world)
             await self._settle(world, prober, witness)
             self.report.statuses = Counter(s["state"] for s in witness.statuses)
@@ -318,6 +332,27 @@ class ClusterDrill:
             if self.report.findings.problems:
                 self._say(f"PROBLEM {self.report.findings.problems[-1]}")
 
+    async def _break_beside(self, world: World, prober: Prober) -> None:
+        """One venue is away for minutes, once, while the other faults come."""
+        if BESIDE not in self._kinds or not world.long:
+            return
+        world.away_s, findings = min(AWAY_S, self._seconds / 2), self.report.findings
+        chance, started = random.Random(f"{self._seed} beside"), time.monotonic()
+        fault = asyncio.create_task(FAULTS[BESIDE](world, chance))
+        try:
+            await asyncio.sleep(world.away_s * 0.8)
+            states = await prober.is_told(min(world.away), findings)
+            one = Happened(BESIDE, await fault, time.monotonic() - started, states=dict(states))
+        finally:
+            fault.cancel()
+        self._say(f"{BESIDE} ({one.what}) is back; it was told as {one.states}")
+        back = time.monotonic()
+        world.away.clear()
+        await prober.until_all_equal(RECOVER_S)
+        one.books_s = time.monotonic() - back
+        self.report.happened.append(one)
+        self._say(f"{BESIDE}: books after {one.books_s:.1f} s")
+
     async def _until_whole(self, world: World) -> float:
         started = time.monotonic()
         await world.cluster.until_joined()
@@ -408,6 +443,8 @@ async def main() -> int:
     kinds = tuple(k.strip() for k in given.kinds.split(",") if k.strip()) or tuple(FAULTS)
     if unknown := [kind for kind in kinds if kind not in FAULTS]:
         parser.error(f"no such fault: {unknown}; there are: " + "; ".join(f"{name}: {about(name)}" for name in FAULTS))
+    if not set(kinds) - {BESIDE}:
+        parser.error(f"{BESIDE} needs other faults, which it lasts beside")
 
     def say(text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)

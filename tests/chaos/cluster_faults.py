@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from io import BytesIO
@@ -13,13 +14,19 @@ from typing import TYPE_CHECKING, Any
 import fastavro
 
 from bus.producer import Producer
+from cli.stack import environment
 from cli.views import ViewError, Views
+from config.settings import Settings
 from schemas.codec import HEADER_SIZE, MAGIC, codec, fingerprint_id, history, parsed
 from schemas.topics import BOOK, STATUS
 from tests.chaos.cluster import MEMBERS
+from tests.chaos.cluster_checks import scrape
 
 if TYPE_CHECKING:
     from tests.chaos.cluster_drill import World
+
+GROW_S = 400.0
+"""Patience with a crowded machine."""
 
 Fault = Callable[["World", random.Random], Awaitable[str]]
 """Does it and heals it; gives what exactly was done. What comes after is the system's own recovery."""
@@ -121,10 +128,69 @@ async def rolling_restart(world: World, chance: random.Random) -> str:
     return "three brokers, " + str(len(world.rooms.rooms)) + " processes"
 
 
+async def partitions_added(world: World, chance: random.Random) -> str:
+    """Two more of each topic, as docs/OPERATIONS.md has it: all rooms stop in its order, keys move, all start again."""
+    rooms, wanted = world.rooms, world.settings.kafka.market_partitions + 2
+    first = [name for name in rooms.rooms if name in ("strategy", "executor")]
+    collectors = [name for name in rooms.rooms if name.startswith("collector")]
+    processors = [name for name in rooms.rooms if name.startswith("processor")]
+    kafka = world.settings.kafka.model_copy(update={"market_partitions": wanted})
+    grown = world.settings.model_copy(update={"kafka": kafka})
+    try:
+        for name in (*first, *collectors):
+            await rooms.hold(name)
+        refusals = await _grow(world, grown, processors)
+        world.settings = grown
+        rooms.reconfigure(lambda settings: settings.model_copy(update={"kafka": kafka}))
+        world.look_for_partitions()
+    finally:
+        rooms.let_go()
+    await rooms.until_up()
+    return f"{wanted} of them, after {refusals} refusals"
+
+
+async def _grow(world: World, grown: Settings, processors: list[str]) -> int:
+    """Stop the processors when they have read all, and move the keys; gives how often that was refused."""
+    urls = [world.metrics_urls[name] for name in processors]
+    deadline, refusals = time.monotonic() + GROW_S, 0
+    while time.monotonic() < deadline:
+        quiet = 0
+        while quiet < 3 and time.monotonic() < deadline:
+            pages = await scrape(urls)
+            quiet = quiet + 1 if len(pages) == len(urls) and not any(p.get("processor_lag") for p in pages.values()) else 0
+            await asyncio.sleep(1)
+        for name in ("archiver", *processors):
+            await world.rooms.hold(name)
+        command = [sys.executable, "-m", "cli.main", "topics", "apply", "--grow"]
+        while True:
+            child = await asyncio.create_subprocess_exec(
+                *command, env=environment(grown), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            )
+            out = (await child.communicate())[0].decode()
+            if not child.returncode:
+                return refusals
+            refusals += 1
+            if "records wait" in out or time.monotonic() > deadline:
+                break  # they have to read on
+            await asyncio.sleep(1)  # Kafka has not noticed yet that they are gone
+        for name in processors:
+            world.rooms.rooms[name].held = False
+    raise AssertionError(f"partitions could not be added within {GROW_S:g} s: {out[-500:]}")
+
+
+async def venue_away(world: World, chance: random.Random) -> str:
+    """A venue answers nobody for five minutes, while everything else goes on, and goes wrong in other ways."""
+    seconds, name = world.away_s, chance.choice(sorted(world.synthetic))
+    world.away.add(name)
+    world.synthetic[name].control("maintenance", seconds=seconds)
+    await asyncio.sleep(seconds)
+    return f"{name}, for {seconds:.0f} s"
+
+
 async def venue_down(world: World, chance: random.Random) -> str:
     """A venue answers nobody."""
     seconds = chance.uniform(4, 10) if not world.long else chance.uniform(10, 60)
-    name = chance.choice([*world.synthetic, world.floor_name])
+    name = chance.choice([*world.present(), world.floor_name])
     if name == world.floor_name:
         await world.floor.down(seconds)
     else:
@@ -135,7 +201,7 @@ async def venue_down(world: World, chance: random.Random) -> str:
 
 async def venue_frames(world: World, chance: random.Random) -> str:
     """A venue loses, repeats and garbles frames."""
-    name = chance.choice(sorted(world.synthetic))
+    name = chance.choice(world.present())
     venue = world.synthetic[name]
     for verb in chance.sample(("drop", "duplicate", "reorder", "garbage", "wrongtype", "cut"), 3):
         venue.control(verb, **({} if verb == "cut" else {"n": 3}))
@@ -145,7 +211,7 @@ async def venue_frames(world: World, chance: random.Random) -> str:
 
 async def clock_skew(world: World, chance: random.Random) -> str:
     """A venue's clock is wrong; a machine's own is not touched."""
-    name, seconds = chance.choice(sorted(world.synthetic)), chance.choice((-30, -3, 3, 30))
+    name, seconds = chance.choice(world.present()), chance.choice((-30, -3, 3, 30))
     world.synthetic[name].control("skew", seconds=seconds)
     await asyncio.sleep(4)
     world.synthetic[name].control("skew", seconds=0)
@@ -154,7 +220,7 @@ async def clock_skew(world: World, chance: random.Random) -> str:
 
 async def listings(world: World, chance: random.Random) -> str:
     """A venue lists new instruments and delists one."""
-    name = chance.choice(sorted(world.synthetic))
+    name = chance.choice(world.present())
     venue = world.synthetic[name]
     venue.control("storm", n=2)
     venue.control("delist", symbol=chance.choice(venue.symbols))
@@ -213,8 +279,10 @@ FAULTS: dict[str, Fault] = {
     "broker SIGSTOP": broker_stopped, "network slow": network_slow, "disk full": disk_full, "process kill -9": process_kill,
     "process SIGSTOP": process_stopped, "broker and process": two_at_once, "rolling restart": rolling_restart,
     "venue down": venue_down, "venue frames": venue_frames, "clock skew": clock_skew, "listings": listings,
-    "schema upgraded": schema_upgraded,
+    "schema upgraded": schema_upgraded, "partitions added": partitions_added, "venue away": venue_away,
 }  # fmt: skip
+BESIDE = "venue away"
+"""It lasts while the others come one after the other; at most once in a drill."""
 
 
 UNSEEN = ("schema upgraded", "listings")
@@ -229,7 +297,7 @@ def schedule(seed: int, able: Callable[[str], bool]) -> Callable[[], str]:
     def following() -> str:
         nonlocal left
         if not left:
-            left = [name for name in FAULTS if able(name)]
+            left = [name for name in FAULTS if name != BESIDE and able(name)]
             chance.shuffle(left)
         return left.pop()
 

@@ -31,6 +31,8 @@ class Room:
     """Exit codes with which it ended without being told to."""
     expected: bool = False
     """We have ended it, or are about to."""
+    held: bool = False
+    """It is to stay away until it is let go."""
 
     @property
     def pid(self) -> int:
@@ -62,7 +64,7 @@ class Rooms:
     async def _supervise(self) -> None:
         while True:
             for room in list(self.rooms.values()):
-                if room.child is not None and not room.pid:
+                if room.child is not None and not room.pid and not room.held:
                     if not room.expected:
                         code = room.child.process.returncode or 0
                         room.ended[code] += 1
@@ -77,6 +79,21 @@ class Rooms:
     async def stop(self, name: str) -> None:
         """SIGTERM, and SIGKILL when that takes longer than a supervisor waits."""
         await self._end(name, signal.SIGTERM)
+
+    async def hold(self, name: str) -> None:
+        """SIGTERM, and no new start until it is let go."""
+        self.rooms[name].held = True
+        await self.stop(name)
+
+    def let_go(self) -> None:
+        """Those that were held are started again."""
+        for room in self.rooms.values():
+            room.held = False
+
+    def reconfigure(self, change: Callable[[Settings], Settings]) -> None:
+        """Change the settings with which each room starts from now on."""
+        for room in self.rooms.values():
+            room.settings = change(room.settings)
 
     async def _end(self, name: str, number: signal.Signals) -> None:
         room = self.rooms[name]

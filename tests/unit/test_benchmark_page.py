@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.all import names
+import pytest
+
+from benchmarks.all import kill_rest, names
 from benchmarks.page import page
 from benchmarks.plots import write_plots
 from benchmarks.results import Aim, Results
@@ -50,3 +55,26 @@ def test_plots_are_drawn_of_what_was_measured_at_several_sizes(tmp_path: Path) -
 def test_every_benchmark_that_writes_rows_is_run() -> None:
     assert {"collector", "workers", "processor", "latency", "chain", "reaction", "throughput", "ccxt_tap"} <= set(names())
     assert "all" not in names(), "it would start itself"
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="processes are found in /proc")
+def test_what_a_killed_benchmark_leaves_running_is_killed_and_nothing_else(tmp_path: Path) -> None:
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        # A session of its own, as a broker has.
+        command = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"]
+        child = subprocess.Popen(
+            command, stdout=subprocess.PIPE, env=os.environ | {"TMPDIR": str(folder)}, start_new_session=True
+        )
+        assert child.stdout is not None
+        child.stdout.readline()
+        return child
+
+    left, other = start(tmp_path / "one"), start(tmp_path / "one-more")
+    try:
+        assert kill_rest(str(tmp_path / "one")) == 1
+        left.wait(60)
+        assert other.poll() is None
+    finally:
+        for child in (left, other):
+            child.kill()
+            child.wait()
