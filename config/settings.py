@@ -203,6 +203,8 @@ class HistorySettings(_Section):
     flush_s: float = Field(60, gt=0, description="a record is in a file at the latest so long after it was read")
     flush_rows: int = Field(100_000, ge=1, description="or as soon as so many records wait")
     flush_mb: int = Field(128, ge=1, description="or so many megabytes")
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(0, ge=0, le=65535, description="0: any free port, written to the log")
 
 
 class TracingSettings(_Section):

@@ -180,6 +180,16 @@ DASHBOARDS: dict[str, list[Panel]] = {
             "expired {{account}}": grown("executor_expired_total", "account"),
         }),
     ],
+    "archive": [
+        Panel("Lost for ever", "short", {"records": "sum(archiver_lost_total) or vector(0)"}, "stat", red_above=1),
+        Panel("Free on its disk", "bytes", {"{{instance}}": "archiver_disk_free_bytes"}, "stat"),
+        Panel("Records written a second", "short", {"{{instance}}": rate("archiver_records_total", "instance")}),
+        Panel("Files written", "short", {"{{instance}}": grown("archiver_files_total", "instance")}),
+        Panel("Records behind", "short", {
+            "not read {{instance}}": "archiver_lag", "in no file {{instance}}": "archiver_waiting",
+        }),
+        Panel("Behind the log", "s", {"{{instance}}": "archiver_behind_seconds"}),
+    ],
     "console": [
         Panel("Browsers", "short", {"{{instance}}": "console_clients"}),
         Panel("Records read a second", "short", {"{{instance}}": rate("console_records_total", "instance")}),

@@ -6,21 +6,25 @@ keeps a second one out (in S3: see to it that there is one).
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import logging
 import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 
 from bus.connection import require_broker
 from bus.consumer import TailReader
+from bus.status_page import start_server
 from config.settings import Settings
 from history.columns import row_of, table_of
 from history.errors import ArchiveBusy
+from history.metrics import ArchiverMetrics
 from history.store import NO_VENUE, Store, hour_of, merged
 from schemas.topics import TOPICS
 
@@ -45,6 +49,8 @@ class Archiver:
         self._rows: dict[Position, list[dict[str, Any]]] = {}
         self._waiting_rows = self._waiting_bytes = 0
         self._oldest_s = 0.0
+        self.newest_ms = 0
+        """Kafka's time of the newest record read."""
         self.written_rows = self.written_files = self.lost = 0
         known = {topic: self._known(topic) for topic in self._topics}
         self._next: dict[Position, int] = {(t, p): o for t, offsets in known.items() for p, o in offsets.items()}
@@ -98,6 +104,7 @@ class Archiver:
             self._rows.setdefault(position, []).append(
                 row_of(TOPICS[position[0]].record, position[1], message.offset(), message.timestamp()[1], message.key(), value)
             )
+            self.newest_ms = max(self.newest_ms, message.timestamp()[1])
             self._waiting_rows += 1
             self._waiting_bytes += len(value or b"")
         h = self._settings.history
@@ -122,6 +129,21 @@ class Archiver:
         self._rows.clear()
         self._waiting_rows = self._waiting_bytes = 0
         pa.default_memory_pool().release_unused()
+
+    @property
+    def lag(self) -> int | None:
+        """Records of the log that were not read; None: a partition's end is not known yet."""
+        return self._reader.lag()
+
+    @property
+    def waiting_rows(self) -> int:
+        """Records that were read and are in no file yet."""
+        return self._waiting_rows
+
+    @property
+    def disk(self) -> Path | None:
+        """The archive's folder; None: it is not on a disk."""
+        return self.store.local
 
     def ends(self) -> dict[Position, int]:
         """Where the log ends now."""
@@ -179,21 +201,41 @@ def main(settings: Settings, *, until_end: bool, compact_too: bool, say: Callabl
         signal.signal(number, lambda *_: stopped.set())
     with Archiver(settings) as archiver:
         say(f"archiving {', '.join(archived_topics(settings))} to {settings.history.root}")
-        hour = hour_of(int(time.time() * 1000))
-        ends = archiver.ends() if until_end else {}
-        while not stopped.is_set():
-            archiver.step()
-            if until_end and archiver.has_read(ends):
-                break
-            now = hour_of(int(time.time() * 1000))
-            if now != hour:
-                archiver.flush()
-                for topic in archived_topics(settings):
-                    compact(archiver.store, topic, hour, say)
-                hour = now
+        if until_end:
+            ends = archiver.ends()
+            while not stopped.is_set() and not archiver.has_read(ends):
+                archiver.step()
+        else:
+            asyncio.run(_serve(archiver, settings, stopped, say))
         archiver.flush()
         if compact_too:
             for topic in archived_topics(settings):
-                compact(archiver.store, topic, hour, say)
+                compact(archiver.store, topic, hour_of(int(time.time() * 1000)), say)
         say(f"{archiver.written_rows} records in {archiver.written_files} files, {archiver.lost} lost to retention")
     return 0
+
+
+async def _serve(archiver: Archiver, settings: Settings, stopped: threading.Event, say: Callable[[str], None]) -> None:
+    """Archive in a thread, beside the page with its metrics."""
+    h = settings.history
+    page, _ = await start_server(
+        h.metrics_host, h.metrics_port, ArchiverMetrics(archiver).exposition,
+        lambda: {"topics": archived_topics(settings), "lag": archiver.lag, "lost": archiver.lost},
+        lambda: "" if archiver.lag is not None else "the log's end is not known yet",
+    )  # fmt: skip
+    try:
+        await asyncio.to_thread(_follow, archiver, settings, stopped, say)
+    finally:
+        await page.cleanup()
+
+
+def _follow(archiver: Archiver, settings: Settings, stopped: threading.Event, say: Callable[[str], None]) -> None:
+    hour = hour_of(int(time.time() * 1000))
+    while not stopped.is_set():
+        archiver.step()
+        now = hour_of(int(time.time() * 1000))
+        if now != hour:
+            archiver.flush()
+            for topic in archived_topics(settings):
+                compact(archiver.store, topic, hour, say)
+            hour = now

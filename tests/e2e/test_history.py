@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import json
 import os
 import random
+import re
 import signal
 import time
 from decimal import Decimal
@@ -17,7 +19,8 @@ import pytest
 
 from bus.errors import BusError
 from bus.log_reader import read_all
-from cli.stack import environment
+from cli.stack import environment, free_port
+from cli.views import ViewError, Views
 from config.settings import Settings
 from history.archiver import Archiver, archived_topics, compact
 from history.asof import book_at, market_at
@@ -146,6 +149,32 @@ async def test_any_past_book_is_the_venues_own_of_that_moment_from_archive_and_l
         assert (alone.state, alone.offset, alone.levels()) == ("LIVE", book.offset, book.levels())
     with pytest.raises(NotRecorded, match="no whole book"):
         await asyncio.to_thread(book_at, rooms.settings, name, "NO/BODY", moment)
+
+
+@pytest.mark.broker
+async def test_an_archiver_shows_how_far_it_is_and_ends_when_it_is_told_to(running) -> None:
+    rooms, _, _ = running
+    page = f"http://127.0.0.1:{(port := free_port())}"
+    history = rooms.settings.history.model_copy(update={"metrics_port": port, "flush_s": 1.0})
+    child = await rooms.stack.start("archiver", "archive", settings=rooms.settings.model_copy(update={"history": history}))
+    seen: dict[str, float] = {}
+
+    async def keeps_up() -> bool:
+        async with Views(page) as views:
+            with contextlib.suppress(ViewError):
+                seen.update(await views.metrics(f"{page}/metrics"))
+                ready = await views.get("/readyz")
+                return ready["ready"] and seen["archiver_records_total"] > 100 and seen["archiver_lag"] < 100
+        return False
+
+    await rooms.stack.until("the archiver to keep up", keeps_up, DEADLINE_S)
+    assert seen["archiver_lost_total"] == 0
+    assert seen["archiver_files_total"] > 0
+    assert seen["archiver_disk_bytes"] > seen["archiver_disk_free_bytes"] > 0
+    assert await rooms.stack.stop(child) == 0, child.tail()
+    rows = sum([len(await asyncio.to_thread(archived_rows, rooms.settings, t)) for t in archived_topics(rooms.settings)])
+    told = re.search(r"(\d+) records in \d+ files, 0 lost", child.tail())
+    assert told and int(told[1]) == rows >= seen["archiver_records_total"], child.tail()
 
 
 @pytest.mark.broker

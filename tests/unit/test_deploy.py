@@ -26,6 +26,7 @@ from console.metrics import Gauges as ConsoleGauges
 from deploy import acls, dashboards, probe
 from execution.gateway_counts import GatewayCounts
 from execution.metrics import ExecutorMetrics, Watched
+from history.metrics import ArchiverMetrics
 from processors.metrics import Counts as ProcessorCounts
 from processors.metrics import Gauges as ProcessorGauges
 from processors.metrics import ProcessorMetrics
@@ -69,6 +70,7 @@ def exposed() -> set[str]:
         ProcessorMetrics(ProcessorCounts(), ProcessorGauges(books=states, lag=lambda: {"0": 1})),
         ConsoleMetrics(ConsoleCounts(), ConsoleGauges()),
         executor(),
+        ArchiverMetrics(archiver()),
         ChainMetrics("c", ChainCounts(), {name: ("", lambda: 0.0) for name in chain_gauges()}),
     ):
         names |= {sample.name for family in metrics.collect() for sample in family.samples}
@@ -79,6 +81,11 @@ def executor() -> ExecutorMetrics:
     """One with an account that has an order in doubt, under a kill."""
     gateway: Any = SimpleNamespace(counts=GatewayCounts(), unfinished=lambda: [SimpleNamespace(state="UNKNOWN")], ready=True)
     return ExecutorMetrics(Watched({"v:a": gateway}, {"all": {"state": "KILL"}}, {"g": {"state": "UNHEDGED"}}, {}))
+
+
+def archiver() -> Any:
+    """One that is behind and has lost something."""
+    return SimpleNamespace(written_rows=9, written_files=2, lost=7, lag=5, newest_ms=1, waiting_rows=3, disk=ROOT)
 
 
 def metrics_of(expression: str) -> set[str]:
@@ -145,6 +152,20 @@ def test_an_executor_shows_what_its_alerts_look_at():
         'executor_ready{account="v:a"} 1.0', 'executor_sent_total{account="v:a"} 0.0',
     ):  # fmt: skip
         assert f"{line}\n" in text, line
+
+
+def test_an_archiver_shows_what_its_alerts_look_at():
+    text = ArchiverMetrics(archiver()).exposition().decode()
+    for line in ("archiver_records_total 9.0", "archiver_lost_total 7.0", "archiver_lag 5.0", "archiver_waiting 3.0"):
+        assert f"{line}\n" in text, line
+    shown = {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if not line.startswith("#")}
+    assert shown["archiver_behind_seconds"] > 1e9
+    assert 0 < shown["archiver_disk_free_bytes"] < shown["archiver_disk_bytes"]
+    abreast = SimpleNamespace(**(vars(archiver()) | {"lag": 0, "disk": None}))
+    text = ArchiverMetrics(abreast).exposition().decode()
+    assert "archiver_behind_seconds 0.0\n" in text and "disk" not in text
+    unknown = SimpleNamespace(**(vars(archiver()) | {"lag": None}))
+    assert "archiver_lag" not in ArchiverMetrics(unknown).exposition().decode(), "what is not known is not shown as 0"
 
 
 def test_every_alert_fires_in_a_promtool_test():
