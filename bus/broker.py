@@ -168,7 +168,7 @@ class EmbeddedBroker:
         shutil.rmtree(self.dir)
 
     def _command(self, java: str, jars: Path) -> list[str]:
-        # The heap is whole from the start, as in Kafka's own scripts: what grows later is a leak and no heap that widens.
+        # The heap is whole from the start, as in Kafka's own scripts: once its pages are touched, what grows is a leak.
         # A small heap is a short life: one compiler and one collector of garbage have less to warm up.
         small = self.settings.heap_mb <= SMALL_HEAP_MB
         return [
