@@ -12,7 +12,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,12 +25,16 @@ from config.settings import Settings
 from history.columns import row_of, table_of
 from history.errors import ArchiveBusy
 from history.metrics import ArchiverMetrics
-from history.store import NO_VENUE, Store, hour_of, merged
+from history.store import NO_VENUE, Store, hour_of
 from schemas.topics import TOPICS
 
 log = logging.getLogger(__name__)
 
 Position = tuple[str, int]
+Raw = tuple[int, int, bytes | None, bytes | None]
+"""(offset, Kafka's time in ms, key, value): ten times smaller than the row that it becomes."""
+CHUNK = 5000
+"""Records that are rows at the same time."""
 
 
 def archived_topics(settings: Settings) -> list[str]:
@@ -46,7 +50,7 @@ class Archiver:
         self.store = Store(settings.history.root)
         self._lock = self._take_lock()
         self._topics = archived_topics(settings)
-        self._rows: dict[Position, list[dict[str, Any]]] = {}
+        self._waiting: dict[Position, list[Raw]] = {}
         self._waiting_rows = self._waiting_bytes = 0
         self._oldest_s = 0.0
         self.newest_ms = 0
@@ -101,9 +105,8 @@ class Archiver:
             value = message.value()
             if not self._waiting_rows:
                 self._oldest_s = time.monotonic()
-            self._rows.setdefault(position, []).append(
-                row_of(TOPICS[position[0]].record, position[1], message.offset(), message.timestamp()[1], message.key(), value)
-            )
+            raw = message.offset(), message.timestamp()[1], message.key(), value
+            self._waiting.setdefault(position, []).append(raw)
             self.newest_ms = max(self.newest_ms, message.timestamp()[1])
             self._waiting_rows += 1
             self._waiting_bytes += len(value or b"")
@@ -115,18 +118,18 @@ class Archiver:
 
     def flush(self) -> None:
         """Write everything that was read: a partition's files, then its state."""
-        for (topic, partition), rows in self._rows.items():
-            groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-            for row in rows:
-                venue = row.get("venue") or (row["_key"] or "").partition("|")[0] or NO_VENUE
-                groups.setdefault((_safe(venue), hour_of(row["_timestamp_ms"])), []).append(row)
-            for (venue, hour), group in groups.items():
-                self.store.write(topic, venue, hour, partition, table_of(TOPICS[topic].record, group))
+        for (topic, partition), waiting in self._waiting.items():
+            groups: dict[tuple[str, str], list[pa.Table]] = {}
+            for at in range(0, len(waiting), CHUNK):
+                for where, table in _tables(TOPICS[topic].record, partition, waiting[at : at + CHUNK]):
+                    groups.setdefault(where, []).append(table)
+            for (venue, hour), tables in groups.items():
+                self.store.write(topic, venue, hour, partition, pa.concat_tables(tables))
                 self.written_files += 1
             state = self.store.state(topic, partition)
-            self.store.set_state(topic, partition, {"next_offset": rows[-1]["_offset"] + 1, "lost": state["lost"]})
-            self.written_rows += len(rows)
-        self._rows.clear()
+            self.store.set_state(topic, partition, {"next_offset": waiting[-1][0] + 1, "lost": state["lost"]})
+            self.written_rows += len(waiting)
+        self._waiting.clear()
         self._waiting_rows = self._waiting_bytes = 0
         pa.default_memory_pool().release_unused()
 
@@ -162,6 +165,17 @@ class Archiver:
             self._lock.close()
 
 
+def _tables(record: str, partition: int, waiting: list[Raw]) -> Iterator[tuple[tuple[str, str], pa.Table]]:
+    """((venue, hour), its rows) of these records of one partition."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for offset, ts_ms, key, value in waiting:
+        row = row_of(record, partition, offset, ts_ms, key, value)
+        venue = row.get("venue") or (row["_key"] or "").partition("|")[0] or NO_VENUE
+        groups.setdefault((_safe(venue), hour_of(ts_ms)), []).append(row)
+    for where, rows in groups.items():
+        yield where, table_of(record, rows)
+
+
 def _safe(venue: str) -> str:
     """A venue's name as a folder's: ids are plain words, but a key of another program may hold anything."""
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in venue)[:80] or NO_VENUE
@@ -183,7 +197,7 @@ def compact(store: Store, topic: str, before_hour: str, say: Callable[[str], Non
             for partition, files in by_partition.items():
                 if len(files) < 2:
                     continue
-                whole = store.write(topic, venue, hour, partition, merged([store.read(f) for f in files]))
+                whole = store.merge(topic, venue, hour, partition, files)
                 for file in files:
                     if file.path != whole.path:
                         store.delete(file)

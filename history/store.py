@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -29,6 +28,8 @@ from history.errors import WrongRoot
 HOUR_MS = 3_600_000
 NAME = re.compile(r"^(?P<topic>.+)-(?P<partition>\d{5})-(?P<first>\d{12,})-(?P<last>\d{12,})\.parquet$")
 NO_VENUE = "_"
+GROUP_ROWS = 50_000
+"""Rows that a merge has in memory at once, and a file's readers in one piece."""
 
 
 @dataclass(frozen=True)
@@ -91,18 +92,43 @@ class Store:
     def write(self, topic: str, venue: str, hour: str, partition: int, table: pa.Table) -> File:
         """Write one file, all or nothing; rows are in the order of their offsets."""
         offsets = table.column("_offset")
-        first, last = offsets[0].as_py(), offsets[-1].as_py()
-        name = f"{topic}-{partition:05d}-{first:012d}-{last:012d}.parquet"
-        path = f"{self._folder(topic, venue, hour)}/{name}"
+        file = self._named(topic, venue, hour, partition, offsets[0].as_py(), offsets[-1].as_py())
         out = BytesIO()
         pq.write_table(table, out, compression="zstd")
-        self._write(path, out.getvalue())
-        return File(path, partition, first, last)
+        self._write(file.path, out.getbuffer())
+        return file
+
+    def merge(self, topic: str, venue: str, hour: str, partition: int, files: list[File]) -> File:
+        """Write one file with the rows of these, which are all of this folder and partition; delete nothing.
+
+        They are read one after the other: an hour of a busy partition need not be in memory at once.
+        """
+        files = without_merged(files)
+        schema = pa.unify_schemas([self._schema(file) for file in files], promote_options="default")
+        out = BytesIO()
+        with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+            waiting: list[pa.Table] = []
+            for file in files:
+                waiting.append(self.read(file))
+                if file is files[-1] or sum(table.num_rows for table in waiting) >= GROUP_ROWS:
+                    writer.write_table(_as(schema, waiting))
+                    waiting.clear()
+        whole = self._named(topic, venue, hour, partition, files[0].first, files[-1].last)
+        self._write(whole.path, out.getbuffer())
+        return whole
+
+    def _schema(self, file: File) -> pa.Schema:
+        with self._fs.open_input_file(file.path) as stream:
+            return pq.read_schema(stream)
+
+    def _named(self, topic: str, venue: str, hour: str, partition: int, first: int, last: int) -> File:
+        name = f"{topic}-{partition:05d}-{first:012d}-{last:012d}.parquet"
+        return File(f"{self._folder(topic, venue, hour)}/{name}", partition, first, last)
 
     def _folder(self, topic: str, venue: str, hour: str) -> str:
         return f"{self._root}/topic={topic}/venue={venue or NO_VENUE}/hour={hour}"
 
-    def _write(self, path: str, data: bytes) -> None:
+    def _write(self, path: str, data: bytes | memoryview) -> None:
         if self.local is None:  # an object appears whole or not at all
             with self._fs.open_output_stream(path) as stream:
                 stream.write(data)
@@ -181,6 +207,7 @@ def without_merged(files: Iterable[File]) -> list[File]:
     return out
 
 
-def merged(tables: list[Any]) -> pa.Table:
-    """Several tables of one folder as one, in the order of their offsets."""
-    return pa.concat_tables(tables, promote_options="default").sort_by("_offset")
+def _as(schema: pa.Schema, tables: list[pa.Table]) -> pa.Table:
+    """The tables as one of this schema; a column that one has not is null there."""
+    whole = pa.concat_tables([schema.empty_table(), *tables], promote_options="default")
+    return whole.select(schema.names).cast(schema)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from history.asof import parse_time
 from history.columns import row_of, schema_of, table_of
 from history.errors import WrongTime
-from history.store import File, Store, hour_of, merged, without_merged
+from history.store import File, Store, hour_of, without_merged
 from schemas.codec import RECORD_NAMES, codec
 
 
@@ -67,11 +68,30 @@ def test_files_of_a_flush_that_did_not_end_are_deleted_and_the_others_kept(tmp_p
 def test_a_merge_that_was_cut_short_shows_no_row_twice(tmp_path) -> None:
     store = Store(str(tmp_path))
     small = [store.write("t", "v", "2026-11-24T14", 3, table(*o)) for o in ((0, 1), (2, 7))]
-    whole = store.write("t", "v", "2026-11-24T14", 3, merged([store.read(f) for f in small]))
+    whole = store.merge("t", "v", "2026-11-24T14", 3, small)
     found = without_merged(store.hour_files("t", "v", "2026-11-24T14"))
     assert found == [whole] or [f.path for f in found] == [whole.path]
     assert store.read(whole)["_offset"].to_pylist() == [0, 1, 2, 7]
     assert store.delete_unfinished("t", {3: 8}) == 2
+
+
+def test_a_merge_has_all_rows_in_their_order_piece_by_piece_and_columns_that_came_later(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("history.store.GROUP_ROWS", 4)
+    store, old = Store(str(tmp_path)), table(0, 1, 2).drop_columns(["size_exp"])
+    for part in (old, table(3), table(4, 5), table(6)):
+        store.write("t", "v", "2026-11-24T14", 3, part)
+    files = store.hour_files("t", "v", "2026-11-24T14")
+    whole = store.merge("t", "v", "2026-11-24T14", 3, files)
+    assert (whole.first, whole.last) == (0, 6)
+    assert pq.ParquetFile(whole.path).num_row_groups == 2
+    again = store.merge("t", "v", "2026-11-24T14", 3, [*files, whole])  # one that was cut short before it deleted
+    assert again == whole
+    found = store.read(whole)
+    assert set(found.schema.names) == set(table(0).schema.names)
+    assert found.column("_offset").to_pylist() == list(range(7))
+    assert found.column("size_exp").to_pylist() == [None] * 3 + [0] * 4
 
 
 def test_files_of_other_partitions_and_folders_are_not_taken_for_merged() -> None:
