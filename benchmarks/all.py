@@ -174,10 +174,11 @@ def main() -> None:
     if not options.page:
         chosen = names() if options.only is None else options.only
         shares = {name: SHARES.get(name, (USUAL_SHARE, [])) for name in chosen}
-        # What stopping takes at the end of a share is in the whole, too.
-        fit = min(1.0, options.minutes * 60 / max(1, sum(share for share, _ in shares.values()) + 60))
+        # What stopping takes at the end of a share is in the whole, too; what one does not use is there for those after it.
+        end, wanted = time.monotonic() + options.minutes * 60 - 60, sum(share for share, _ in shares.values())
         for name, (share_s, arguments) in shares.items():
-            known[name] = run(name, share_s * fit, arguments)
+            known[name] = run(name, share_s * max(0.1, min(1.0, (end - time.monotonic()) / wanted)), arguments)
+            wanted -= share_s
             order = [*names(), *sorted(set(known) - set(names()))]
             found = [known[each] for each in order if each in known]
             RESULTS.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", "utf-8")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bus.consumer import TailReader
+from bus.errors import BusError
 from bus.log_reader import read_all
 from bus.producer import Producer
 from cli.trade_views import records
@@ -247,7 +248,11 @@ class Witness:
                 self._grown.clear()
                 read = self._reader.positions
                 self._reader.close()
-                self._reader = TailReader(self._settings, [*self._topics, STATUS.name], start=read)
+                try:
+                    self._reader = TailReader(self._settings, [*self._topics, STATUS.name], start=read)
+                except BusError as error:
+                    self.changed.append(f"the witness could not read on: {error}")
+                    return
             for message in self._reader.poll(2000, 0.2):
                 if message.topic() == STATUS.name:
                     if message.value():
