@@ -72,13 +72,7 @@ class Runner:
         loop = StrategyLoop(self.config, self.mode)
         positions = self._recover(past, loop)
         if positions is None:
-            now_ms = time.time_ns() // 1_000_000
-            starts: dict[str, str | int] = dict.fromkeys(input_topics(loop), "end")
-            starts |= {INSTRUMENT.name: "beginning", STATUS.name: "beginning", BALANCE.name: "beginning"}
-            if CHAIN_POOL.name in starts:
-                starts[CHAIN_POOL.name] = "beginning"
-            starts |= {BOOK.name: now_ms - BOOKS_BACK_S * 1000, FUNDING.name: now_ms - FUNDING_BACK_S * 1000}
-            positions = start_positions(self.settings, starts)
+            positions = start_positions(self.settings, self._starts(loop))
             # Continues the numbering of any earlier version's trace, so that no number comes twice.
             self._seq = max((t["seq"] for t in past.traces), default=0)
             self._loop = loop
@@ -98,7 +92,20 @@ class Runner:
         self._loop = loop
         self.recovered = 1 + sum(o.topic == INTENT.name for o in out)
         self._resend(out)
-        return positions
+        # Partitions that were added since, and what retention or a move of keys took, have no saved place that is still
+        # there: they are read from their beginning, where the log's reader alone would go to their end.
+        known = {topic for topic, _ in positions}
+        starts = {topic: "beginning" if topic in known else start for topic, start in self._starts(loop).items()}
+        return {p: max(at, positions.get(p, at)) for p, at in start_positions(self.settings, starts).items()}
+
+    def _starts(self, loop: StrategyLoop) -> dict[str, str | int]:
+        """Where each topic is begun that was never read."""
+        now_ms = time.time_ns() // 1_000_000
+        starts: dict[str, str | int] = dict.fromkeys(input_topics(loop), "end")
+        starts |= {INSTRUMENT.name: "beginning", STATUS.name: "beginning", BALANCE.name: "beginning"}
+        if CHAIN_POOL.name in starts:
+            starts[CHAIN_POOL.name] = "beginning"
+        return starts | {BOOK.name: now_ms - BOOKS_BACK_S * 1000, FUNDING.name: now_ms - FUNDING_BACK_S * 1000}
 
     def _resend(self, out: list[Output]) -> None:
         wanted = {o.value: o for o in out if o.topic == INTENT.name}

@@ -59,8 +59,9 @@ class World:
         })  # fmt: skip
 
     def book(
-        self, venue: str, symbol: str, bids: Levels, asks: Levels, kind: str = "DELTA", price_exp: int = -2, size_exp: int = -3
-    ) -> LogRecord:
+        self, venue: str, symbol: str, bids: Levels, asks: Levels, kind: str = "DELTA", price_exp: int = -2, size_exp: int = -3,
+        epoch: int = 1,
+    ) -> LogRecord:  # fmt: skip
         """A book event; the first of a book is a SNAPSHOT."""
         self.now_ns += self.step_ns
         key = f"{venue}|{symbol}"
@@ -68,7 +69,7 @@ class World:
         kind = "SNAPSHOT" if index == 0 else kind
         self._indexes[key] = index
         return self.record(BOOK.name, {
-            "venue": venue, "symbol": symbol, "kind": kind, "epoch": 1, "index": index, "venue_seq": index,
+            "venue": venue, "symbol": symbol, "kind": kind, "epoch": epoch, "index": index, "venue_seq": index,
             "venue_prev_seq": index - 1, "ts_venue_us": self.now_ns // 1000, "ts_received_ns": self.now_ns,
             "price_exp": price_exp, "size_exp": size_exp, "bid_prices": [p for p, _ in bids],
             "bid_sizes": [s for _, s in bids], "ask_prices": [p for p, _ in asks], "ask_sizes": [s for _, s in asks],

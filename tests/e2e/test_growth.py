@@ -32,7 +32,10 @@ from schemas.codec import codec
 from schemas.topics import BOOK, CHAIN_POOL, INSTRUMENT, STATUS, TOPICS, TRADE
 from simulator.synthetic import SyntheticVenue
 from simulator.truth import TruthError
+from strategies.registry import load_config
+from strategies.runner import Runner
 from tests.e2e.rooms import DEADLINE_S, Rooms, rooms_of, section, unified
+from tests.trading_world import World
 
 INSTRUMENTS = 8
 FEW, MANY = 3, 7
@@ -135,6 +138,47 @@ def test_a_growth_that_was_cut_short_is_ended_by_the_next(own_kafka: str, settin
         grow(few, few.processor.app_id, changelogs(few))
     with pytest.raises(TopicMismatch, match="as docs"):
         apply(many.model_copy(update={"kafka": many.kafka.model_copy(update={"market_partitions": MANY + 1})}))
+
+
+def test_a_strategy_goes_on_in_the_partitions_that_were_added(own_kafka: str, settings, tmp_path: Path) -> None:
+    few, many = (settings(kafka={"bootstrap_servers": own_kafka, "market_partitions": n}) for n in (FEW, MANY))
+    apply(few)
+    symbol = next(s for s in (f"C{n}/USDT" for n in range(100)) if home(f"v|{s}".encode(), MANY) >= FEW)
+    key, file = f"v|{symbol}", tmp_path / "mm.toml"
+    file.write_text(
+        'kind = "market_making"\nname = "grown"\n[fees.v]\nmaker_bps = "10"\ntaker_bps = "10"\n'
+        f'[parameters]\nvenues = ["v"]\nsymbols = ["{symbol}"]\na = "1"\nk = "0.3"\nsigma = "1"\n'
+    )
+
+    def publish(settings: Settings, epoch: int) -> None:
+        """A whole book of a new epoch, as a collector that starts writes it."""
+        world, producer = World(), Producer(settings)
+        world.now_ns = time.time_ns()
+        for record in (*world.list("v", symbol), world.status("v", symbol, "LIVE", epoch)):
+            producer.send(record.topic, key, record.value)
+        book = world.book("v", symbol, [(100_00 + epoch, 5)], [(101_00 + epoch, 5)], epoch=epoch)
+        producer.send(book.topic, key, book.value)
+        assert producer.flush() == 0
+
+    def at_epoch(settings: Settings, epoch: int, recovered: bool) -> None:
+        """Start it, and let it read until its book is of this epoch and live."""
+        runner = Runner(settings, load_config(file), "SHADOW")
+        runner.start()
+        assert bool(runner.recovered) == recovered
+        deadline = time.monotonic() + DEADLINE_S
+        while (book := runner.loop.view.live(key)) is None or book.epoch != epoch:
+            assert time.monotonic() < deadline, runner.loop.view.books[key]
+            runner.step()
+        runner.close()
+
+    publish(few, 1)
+    at_epoch(few, 1, recovered=False)
+    publish(few, 2)  # what it had not read when the keys moved stays in the old partition
+    grow(many, many.processor.app_id, changelogs(many))
+    publish(many, 3)
+    at_epoch(many, 3, recovered=True)
+    publish(many, 4)
+    at_epoch(many, 4, recovered=True)
 
 
 @pytest.mark.broker
