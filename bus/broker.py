@@ -33,6 +33,8 @@ JARS = f"kafka-{KAFKA_VERSION}-2"
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 STATE_FILE = "broker.json"
 SMALL_HEAP_MB = 256
+STARTING_S = 2.0
+"""For so long at most a process that has just been started may have no command line."""
 
 PROPERTIES = """\
 process.roles=broker,controller
@@ -331,14 +333,24 @@ def _java() -> str:
 
 def _is_ours(pid: int, data_dir: Path) -> bool:
     """Whether this process is the broker of that folder: a pid alone may by now belong to something else."""
-    command = Path(f"/proc/{pid}/cmdline")
-    if command.parent.parent.exists() and Path("/proc/self").exists():
-        try:
-            return f"-Dvenue-mirror.data={data_dir}".encode() in command.read_bytes()
-        except OSError:
-            return False
+    mark = f"-Dvenue-mirror.data={data_dir}"
+    if Path("/proc/self").exists():
+        return mark.encode() in _command(Path(f"/proc/{pid}")).split(b"\0")
     result = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return f"-Dvenue-mirror.data={data_dir}" in result.stdout
+    return f" {mark} " in result.stdout
+
+
+def _command(process: Path) -> bytes:
+    """Its command line; nothing when it is gone. For a moment in its start a process has none: that is waited for."""
+    deadline = time.monotonic() + STARTING_S
+    try:
+        while not (found := (process / "cmdline").read_bytes()) and time.monotonic() < deadline:
+            if (process / "stat").read_text("utf-8").rpartition(")")[2].split()[0] in "ZX":
+                break  # it has ended, and nobody has asked how yet
+            time.sleep(0.001)
+        return found
+    except OSError:
+        return b""
 
 
 def _reap(pid: int) -> None:
