@@ -275,15 +275,17 @@ class UniswapV3Pool(Pool):
             return []
         zero_for_one = (base == 0) != buy  # selling token0, or buying token1 with token0
         out: list[Segment] = []
-        at = self.fork()
+        at, paid, got = self.fork(), 0, 0
         for step in bps:
             root = isqrt((10_000 + step) * 10_000 * PPM * PPM) // 10_000
             limit = price * PPM // root if zero_for_one else price * root // PPM
             limit = max(MIN_SQRT_RATIO + 1, min(MAX_SQRT_RATIO - 1, limit))
             swap = at.swap(zero_for_one, AMOUNT_MAX, exact_in=True, limit=limit)
-            if swap.amount_in and swap.amount_out:
-                paid, got = swap.amount_in, swap.amount_out
+            # What is paid where nothing is got yet, a few units in a range that is all but empty, belongs to what comes next.
+            paid, got = paid + swap.amount_in, got + swap.amount_out
+            if paid and got:
                 out.append((got, paid) if buy else (paid, got))
+                paid = got = 0
             if swap.sqrt_price_x96 == at.sqrt_price_x96:
                 continue
             at.after(swap)

@@ -7,7 +7,7 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from market.pools.balancer import BalancerStablePool, BalancerWeightedPool
@@ -283,6 +283,15 @@ def test_a_state_survives_its_dictionary_and_json(pool: Pool):
     assert pool_of(as_texts).to_state() == pool.to_state()
 
 
+ALMOST_EMPTY = pool_of({
+    "family": "uniswap_v3", "token0": "a", "token1": "b", "fee": 100, "tick_spacing": 1, "tick": 602, "liquidity": 0,
+    "sqrt_price_x96": 81649060916038791926313372757,
+    "ticks": {"0": {"gross": 285, "net": 285}, "257": {"gross": 285, "net": -285}},
+})  # fmt: skip
+"""Its nearest slices take two units and give none."""
+
+
+@example(ALMOST_EMPTY)
 @given(st.one_of(v2_pools(), v3_pools(), solidly_pools(), balancer_pools(), stable_pools()))
 def test_a_ladder_is_never_crossed_and_promises_no_more_than_the_pool_pays(pool: Pool):
     scale = scale_of(pool, 0, 1, 18, 6)
