@@ -23,7 +23,7 @@ from bus.consumer import TailReader
 from bus.status_page import start_server
 from config.settings import Settings
 from history.columns import row_of, table_of
-from history.errors import ArchiveBusy
+from history.errors import ArchiveBusy, HistoryError
 from history.metrics import ArchiverMetrics
 from history.store import NO_VENUE, Store, hour_of
 from schemas.topics import TOPICS
@@ -232,11 +232,14 @@ def main(settings: Settings, *, until_end: bool, compact_too: bool, say: Callabl
 async def _serve(archiver: Archiver, settings: Settings, stopped: threading.Event, say: Callable[[str], None]) -> None:
     """Archive in a thread, beside the page with its metrics."""
     h = settings.history
-    page, _ = await start_server(
-        h.metrics_host, h.metrics_port, ArchiverMetrics(archiver).exposition,
-        lambda: {"topics": archived_topics(settings), "lag": archiver.lag, "lost": archiver.lost},
-        lambda: "" if archiver.lag is not None else "the log's end is not known yet",
-    )  # fmt: skip
+    try:
+        page, _ = await start_server(
+            h.metrics_host, h.metrics_port, ArchiverMetrics(archiver).exposition,
+            lambda: {"topics": archived_topics(settings), "lag": archiver.lag, "lost": archiver.lost},
+            lambda: "" if archiver.lag is not None else "the log's end is not known yet",
+        )  # fmt: skip
+    except OSError as error:
+        raise HistoryError(f"history.metrics_port {h.metrics_port} cannot be had on {h.metrics_host}: {error.strerror}") from None
     try:
         await asyncio.to_thread(_follow, archiver, settings, stopped, say)
     finally:

@@ -168,6 +168,11 @@ async def test_an_archiver_shows_how_far_it_is_and_ends_when_it_is_told_to(runni
         return False
 
     await rooms.stack.until("the archiver to keep up", keeps_up, DEADLINE_S)
+    elsewhere = history.model_copy(update={"root": f"{history.root}-2"})
+    second = await rooms.stack.start("second", "archive", settings=rooms.settings.model_copy(update={"history": elsewhere}))
+    rooms.stack.children.remove(second)
+    assert await asyncio.wait_for(second.process.wait(), DEADLINE_S) == 1
+    assert f"history.metrics_port {port} cannot be had" in second.tail() and "Traceback" not in second.tail()
     assert seen["archiver_lost_total"] == 0
     assert seen["archiver_files_total"] > 0
     assert seen["archiver_disk_bytes"] > seen["archiver_disk_free_bytes"] > 0
