@@ -32,16 +32,16 @@ from benchmarks.plots import write_plots
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results.json"
 SHARES: dict[str, tuple[int, list[str]]] = {
-    "collector": (500, ["--rounds", "2", "--frames", "8000", "--kafka-frames", "1000"]),
-    "workers": (210, ["--seconds", "5"]),
+    "collector": (560, ["--rounds", "2", "--frames", "8000", "--kafka-frames", "1000"]),
+    "workers": (150, ["--seconds", "5"]),
     "ccxt_tap": (30, ["--seconds", "10"]),
-    "processor": (330, ["--books", "100", "1000", "5000", "--plain-events", "25000"]),
-    "processors": (130, []),
+    "processor": (250, ["--books", "100", "1000", "5000", "--plain-events", "25000"]),
+    "processors": (120, []),
     "latency": (110, []),
-    "throughput": (240, ["--seconds", "30", "--rate", "2800", "2000", "1300"]),
-    "views": (130, ["--rounds", "2", "--events", "80000"]),
+    "throughput": (190, ["--seconds", "30", "--rate", "2800", "2000", "1300"]),
+    "views": (120, ["--rounds", "2", "--events", "80000"]),
     "recovery": (130, ["--books", "200", "--kills", "2"]),
-    "chain": (50, []),
+    "chain": (40, []),
     "reaction": (80, []),
     "console": (60, []),
 }

@@ -57,7 +57,7 @@ LEAST_FRAMES = 20_000
 KAFKA_LEAST = 2_000
 """The same for cryptofeed's Kafka backend."""
 KAFKA_PROBE, KAFKA_ROUND_S = 100, 10.0
-"""It waits for each record's acknowledgement, 40 ms at some venues: so many frames tell how many a round has time for."""
+"""It waits for each record's acknowledgement: so many frames tell how many a round has time for."""
 LIBRARIES = ("cryptofeed", "ccxt")
 BARE, PARSE, BOOK, AVRO, PRODUCE = "bare loop", "parse", "parse + book", "parse + book + Avro", "parse + book + Avro + Kafka"
 SAME = "the same, "

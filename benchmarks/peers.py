@@ -158,6 +158,8 @@ class Cryptofeed:
         await admin.close()
         before = await _log_sizes(address, names)
         backends = {name: kind(bootstrap_servers=address, client_id="cryptofeed") for name, kind in kinds.items()}
+        if strays := await self.topics(backends, frames) - set(names):
+            raise RuntimeError(f"its records name topics that are no instrument's, such as {min(strays)}")
         loop = asyncio.get_running_loop()
         for backend in backends.values():
             backend.start(loop)
@@ -179,6 +181,19 @@ class Cryptofeed:
             await backend.worker
         return {"cpu": spent, "s": took, "records": records - before}
 
+    async def topics(self, backends: dict[str, Any], frames: int) -> set[str]:
+        """Where these frames' records would go. One whose topic is not there waits 40 s for it and is lost."""
+        found: set[str] = set()
+
+        def note(backend: Any) -> Callable[[Any, float], Awaitable[None]]:
+            async def topic(one: Any, _: float) -> None:
+                found.add(backend.topic({"exchange": one.exchange, "symbol": one.symbol}))
+
+            return topic
+
+        await self.handle(self.feed(callbacks={kind: note(backend) for kind, backend in backends.items()}), self.frames[:frames])
+        return found
+
 
 async def _written(backend: Any) -> None:
     """Wait until what it queued is written; its writer may end by an error of its own, and then nothing more would be."""
@@ -197,7 +212,8 @@ async def _log_sizes(address: str, topics: list[str]) -> int:
     consumer = AIOKafkaConsumer(bootstrap_servers=address)
     await consumer.start()
     try:
-        return sum((await consumer.end_offsets([TopicPartition(topic, 0) for topic in topics])).values())
+        consumer.assign(partitions := [TopicPartition(topic, 0) for topic in topics])  # all known in one go
+        return sum((await consumer.end_offsets(partitions)).values())
     finally:
         await consumer.stop()
 
