@@ -33,6 +33,7 @@ FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results.json"
 SHARES: dict[str, tuple[int, list[str]]] = {
     "collector": (560, ["--rounds", "2", "--frames", "8000", "--kafka-frames", "1000"]),
+    "steps": (30, []),
     "workers": (150, ["--seconds", "5"]),
     "ccxt_tap": (30, ["--seconds", "10"]),
     "processor": (250, ["--books", "100", "1000", "5000", "--plain-events", "25000"]),
