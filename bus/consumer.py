@@ -88,19 +88,19 @@ class TailReader:
             messages.append(message)
         return messages
 
-    def lag(self) -> int | None:
-        """Records that were not read, by where the last answers said that the log ends; asks nobody.
+    def lags(self) -> dict[Position, int] | None:
+        """Records of each partition that were not read, by where the last answers said that the log ends; asks nobody.
 
         None: of a partition nothing was heard yet. While Kafka is away the last answers stand.
         """
         from confluent_kafka import TopicPartition
 
-        waiting = 0
+        waiting: dict[Position, int] = {}
         for (topic, partition), at in list(self._positions.items()):
             _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
             if high < 0:
                 return None
-            waiting += max(0, high - at)
+            waiting[topic, partition] = max(0, high - at)
         return waiting
 
     def ends(self) -> dict[Position, int]:

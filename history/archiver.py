@@ -12,7 +12,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,8 +53,7 @@ class Archiver:
         self._waiting: dict[Position, list[Raw]] = {}
         self._waiting_rows = self._waiting_bytes = 0
         self._oldest_s = 0.0
-        self.newest_ms = 0
-        """Kafka's time of the newest record read."""
+        self._lateness = Lateness(time.time())
         self.written_rows = self.written_files = self.lost = 0
         known = {topic: self._known(topic) for topic in self._topics}
         self._next: dict[Position, int] = {(t, p): o for t, offsets in known.items() for p, o in offsets.items()}
@@ -107,7 +106,7 @@ class Archiver:
                 self._oldest_s = time.monotonic()
             raw = message.offset(), message.timestamp()[1], message.key(), value
             self._waiting.setdefault(position, []).append(raw)
-            self.newest_ms = max(self.newest_ms, message.timestamp()[1])
+            self._lateness.read(position, message.timestamp()[1])
             self._waiting_rows += 1
             self._waiting_bytes += len(value or b"")
         h = self._settings.history
@@ -136,7 +135,12 @@ class Archiver:
     @property
     def lag(self) -> int | None:
         """Records of the log that were not read; None: a partition's end is not known yet."""
-        return self._reader.lag()
+        return None if (lags := self._reader.lags()) is None else sum(lags.values())
+
+    @property
+    def behind_s(self) -> float | None:
+        """How old is what was read last of the partition that is furthest behind; None as for ``lag``."""
+        return None if (lags := self._reader.lags()) is None else self._lateness.behind_s(lags, time.time())
 
     @property
     def waiting_rows(self) -> int:
@@ -163,6 +167,30 @@ class Archiver:
         self._reader.close()
         if self._lock is not None:
             self._lock.close()
+
+
+class Lateness:
+    """How far behind the log a reader is, by the partition that is furthest: one that alone stands still is seen."""
+
+    def __init__(self, now_s: float) -> None:
+        self._started_s = now_s
+        self._read_s: dict[Position, float] = {}
+        self._abreast_s: dict[Position, float] = {}
+
+    def read(self, position: Position, ts_ms: int) -> None:
+        """A record with Kafka's time was read."""
+        self._read_s[position] = ts_ms / 1000
+
+    def behind_s(self, lags: Mapping[Position, int], now_s: float) -> float:
+        """Age of the newest record read, while more wait; a partition that had nothing waiting was abreast until then."""
+        late = 0.0
+        for position, waiting in lags.items():
+            if waiting:
+                known = max(self._abreast_s.get(position, 0.0), self._read_s.get(position, 0.0)) or self._started_s
+                late = max(late, now_s - known)
+            else:
+                self._abreast_s[position] = now_s
+        return late
 
 
 def _tables(record: str, partition: int, waiting: list[Raw]) -> Iterator[tuple[tuple[str, str], pa.Table]]:

@@ -6,7 +6,6 @@ Nothing is kept for the sake of a scrape: each reads what the archiver knows, an
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -21,11 +20,15 @@ class Archives(Protocol):
     written_rows: int
     written_files: int
     lost: int
-    newest_ms: int
 
     @property
     def lag(self) -> int | None:
         """Records of the log that were not read."""
+        ...
+
+    @property
+    def behind_s(self) -> float | None:
+        """How old is what was read last of the partition that is furthest behind."""
         ...
 
     @property
@@ -56,8 +59,9 @@ class ArchiverMetrics:
         yield GaugeMetricFamily("archiver_waiting", "Records that were read and are in no file yet", value=of.waiting_rows)
         if (lag := of.lag) is not None:
             yield GaugeMetricFamily("archiver_lag", "Records of the log that were not read", value=lag)
-            behind_s = max(0.0, time.time() - of.newest_ms / 1000) if lag and of.newest_ms else 0.0
-            yield GaugeMetricFamily("archiver_behind_seconds", "Age of the newest record read, while more wait", value=behind_s)
+        if (behind_s := of.behind_s) is not None:
+            text = "Age of the newest record read of the partition furthest behind, while more wait"
+            yield GaugeMetricFamily("archiver_behind_seconds", text, value=behind_s)
         if of.disk is not None:
             size = shutil.disk_usage(of.disk)
             yield GaugeMetricFamily("archiver_disk_bytes", "Size of the archive's disk", value=size.total)

@@ -26,6 +26,7 @@ from console.metrics import Gauges as ConsoleGauges
 from deploy import acls, dashboards, probe
 from execution.gateway_counts import GatewayCounts
 from execution.metrics import ExecutorMetrics, Watched
+from history.archiver import Lateness
 from history.metrics import ArchiverMetrics
 from processors.metrics import Counts as ProcessorCounts
 from processors.metrics import Gauges as ProcessorGauges
@@ -85,7 +86,7 @@ def executor() -> ExecutorMetrics:
 
 def archiver() -> Any:
     """One that is behind and has lost something."""
-    return SimpleNamespace(written_rows=9, written_files=2, lost=7, lag=5, newest_ms=1, waiting_rows=3, disk=ROOT)
+    return SimpleNamespace(written_rows=9, written_files=2, lost=7, lag=5, behind_s=90.0, waiting_rows=3, disk=ROOT)
 
 
 def metrics_of(expression: str) -> set[str]:
@@ -156,16 +157,31 @@ def test_an_executor_shows_what_its_alerts_look_at():
 
 def test_an_archiver_shows_what_its_alerts_look_at():
     text = ArchiverMetrics(archiver()).exposition().decode()
-    for line in ("archiver_records_total 9.0", "archiver_lost_total 7.0", "archiver_lag 5.0", "archiver_waiting 3.0"):
+    for line in (
+        "archiver_records_total 9.0", "archiver_lost_total 7.0", "archiver_lag 5.0", "archiver_waiting 3.0",
+        "archiver_behind_seconds 90.0",
+    ):  # fmt: skip
         assert f"{line}\n" in text, line
     shown = {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if not line.startswith("#")}
-    assert shown["archiver_behind_seconds"] > 1e9
     assert 0 < shown["archiver_disk_free_bytes"] < shown["archiver_disk_bytes"]
-    abreast = SimpleNamespace(**(vars(archiver()) | {"lag": 0, "disk": None}))
-    text = ArchiverMetrics(abreast).exposition().decode()
-    assert "archiver_behind_seconds 0.0\n" in text and "disk" not in text
-    unknown = SimpleNamespace(**(vars(archiver()) | {"lag": None}))
-    assert "archiver_lag" not in ArchiverMetrics(unknown).exposition().decode(), "what is not known is not shown as 0"
+    elsewhere: Any = SimpleNamespace(**(vars(archiver()) | {"disk": None}))
+    assert "disk" not in ArchiverMetrics(elsewhere).exposition().decode()
+    unknown: Any = SimpleNamespace(**(vars(archiver()) | {"lag": None, "behind_s": None}))
+    text = ArchiverMetrics(unknown).exposition().decode()
+    assert "archiver_lag" not in text and "behind" not in text, "what is not known is not shown as 0"
+
+
+def test_an_archiver_is_as_late_as_the_partition_that_is_furthest_behind():
+    one, two = ("market.book", 0), ("market.book", 1)
+    lateness = Lateness(1000.0)
+    assert lateness.behind_s({one: 5, two: 0}, 1010.0) == 10.0, "nothing read yet: since the start"
+    lateness.read(one, 1_000_000)
+    lateness.read(two, 400_000)
+    assert lateness.behind_s({one: 4, two: 0}, 1030.0) == 30.0
+    assert lateness.behind_s({one: 0, two: 1}, 1040.0) == 10.0, "a quiet partition was abreast until the record came"
+    lateness.read(one, 1_900_000)
+    assert lateness.behind_s({one: 1, two: 1}, 1901.0) == 871.0, "the others go on, and it stands still"
+    assert lateness.behind_s({one: 0, two: 0}, 1902.0) == 0.0
 
 
 def test_every_alert_fires_in_a_promtool_test():
