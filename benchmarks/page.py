@@ -12,6 +12,7 @@ FOLDER = Path(__file__).resolve().parent
 PLOTS = {
     "collector": ("bench-collector", "CPU a message by venue, beside the other libraries"),
     "workers": ("bench-workers", "one collector process from 500 to 5,000 workers"),
+    "processor": ("bench-books", "book events a second of one core by the number of books, ours and the others'"),
     "processors": ("bench-processors", "book events a second with one, two and four processors"),
     "soak": ("soak", "memory of each process, records not yet read and book events a second over the time"),
 }

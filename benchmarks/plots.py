@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 WORKERS = re.compile(r"(\d+) workers: (.+)")
+BOOKS = re.compile(r"(\d+) books$")
 PROCESSORS = re.compile(r"(\d+) process(?:or)?s?\b(.*)")
 OWN, PEERS = "#1f6feb", ("#9aa4b2", "#d29922", "#8b5cf6")
 
@@ -25,6 +26,7 @@ def write_plots(found: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     for name, figure in (
         ("bench-collector", _collector(rows.get("collector", []))),
         ("bench-workers", _growth(rows.get("workers", []), WORKERS, "workers")),
+        ("bench-books", _books(rows.get("processor", []))),
         ("bench-processors", _growth(_scaling(rows), PROCESSORS, "processors")),
     ):
         if figure is None:
@@ -67,6 +69,30 @@ def _collector(rows: Sequence[dict[str, Any]]) -> Any:
     axes.set_xticks([at + width * (len(bars) - 1) / 2 for at in range(len(venues))], venues)
     axes.set_yscale("log")
     axes.set_ylabel("CPU µs a frame")
+    axes.legend(frameon=False)
+    return figure
+
+
+def _books(rows: Sequence[dict[str, Any]]) -> Any:
+    """Events a second by the number of books, ours and the others'."""
+    from matplotlib.figure import Figure
+
+    lines: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if (match := BOOKS.match(row["row"])) is not None and row["theirs"]:
+            lines.setdefault("venue-mirror", {})[int(match[1])] = row["ours"]
+            lines.setdefault(row["alternative"], {})[int(match[1])] = row["theirs"]
+    if max(map(len, lines.values()), default=0) < 2:
+        return None
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for (label, values), colour in zip(lines.items(), (OWN, *PEERS), strict=False):
+        sizes = sorted(values)
+        axes.plot(sizes, [values[size] for size in sizes], "o-", color=colour, label=label)
+    axes.set_xlabel("books of one processor")
+    axes.set_ylabel("book events/s of one core")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
     return figure
 

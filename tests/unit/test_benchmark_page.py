@@ -33,7 +33,10 @@ def some() -> list[dict[str, Any]]:
                   aim=Aim("≥", 3, "ratio"))  # fmt: skip
     for n in (500, 1000):
         workers.add(f"{n} workers: memory a worker", n / 100, "KB")
-    return [found(collector), found(workers, "stopped after its share of 5 s")]
+    processor = Results("processor")
+    for n in (100, 1000):
+        processor.add(f"{n} books", 40_000, "events/s", theirs=20_000, alternative="a plain agent", better="higher")
+    return [found(processor), found(collector), found(workers, "stopped after its share of 5 s")]
 
 
 def test_a_missed_aim_and_a_failed_benchmark_stand_first(tmp_path: Path) -> None:
@@ -47,7 +50,7 @@ def test_a_missed_aim_and_a_failed_benchmark_stand_first(tmp_path: Path) -> None
 
 def test_plots_are_drawn_of_what_was_measured_at_several_sizes(tmp_path: Path) -> None:
     made = write_plots(some(), tmp_path)
-    assert [path.name for path in made] == ["bench-collector.png", "bench-workers.png"]
+    assert [path.name for path in made] == ["bench-collector.png", "bench-workers.png", "bench-books.png"]
     assert all(path.stat().st_size > 1000 and path.with_suffix(".svg").exists() for path in made)
     assert "docs/images/bench-workers.png" in page(some(), tmp_path)
 
