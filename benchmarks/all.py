@@ -32,7 +32,7 @@ from benchmarks.plots import write_plots
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results.json"
 SHARES: dict[str, tuple[int, list[str]]] = {
-    "collector": (560, ["--rounds", "2", "--frames", "8000", "--kafka-frames", "1000"]),
+    "collector": (450, ["--rounds", "2", "--frames", "8000", "--kafka-frames", "1000"]),
     "steps": (30, []),
     "workers": (150, ["--seconds", "5"]),
     "ccxt_tap": (30, ["--seconds", "10"]),

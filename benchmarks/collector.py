@@ -52,12 +52,10 @@ DEFAULTS = (
     "okx_v5_20220513.txt.gz", "krakenfutures_v1_20210722.txt.gz", "kucoin_spot_20210425.txt.gz",
     "deribit_v2_20210722.txt.gz", "poloniex_v2_20220821.txt.gz",
 )  # fmt: skip
-LEAST_FRAMES = 20_000
-"""A row's run handles at least so many: less would measure the clock."""
-KAFKA_LEAST = 2_000
-"""The same for cryptofeed's Kafka backend."""
-KAFKA_PROBE, KAFKA_ROUND_S = 100, 10.0
-"""It waits for each record's acknowledgement: so many frames tell how many a round has time for."""
+LEAST_FRAMES, CCXT_LEAST = 20_000, 3_000
+"""A row's run handles at least so many: less would measure the clock. ccxt takes a third of a second for a fresh exchange."""
+KAFKA_LEAST, KAFKA_PROBE, KAFKA_ROUND_S = 2_000, 100, 10.0
+"""cryptofeed's Kafka backend waits for each record's acknowledgement: so many frames tell how many a round has time for."""
 LIBRARIES = ("cryptofeed", "ccxt")
 BARE, PARSE, BOOK, AVRO, PRODUCE = "bare loop", "parse", "parse + book", "parse + book + Avro", "parse + book + Avro + Kafka"
 SAME = "the same, "
@@ -252,7 +250,8 @@ def peer_rows(bench: Bench, peers: dict[str, Peer], settings: Settings, options:
         def run(*command: object, peer: Peer = peer) -> Callable[[], float]:
             return lambda: peer.ask(*command)["cpu"]
 
-        row = rows[f"{name}: parse + book"] = Row(run("run", times), frames * times, options.rounds)
+        often = times if library == "cryptofeed" else -(-min(options.least, CCXT_LEAST) // frames)
+        row = rows[f"{name}: parse + book"] = Row(run("run", often), frames * often, options.rounds)
         try:
             told = peer.ask("check")
         except PeerError as error:
@@ -303,14 +302,15 @@ def report(bench: Bench, rows: dict[str, Row], title: str, told: Results, out: P
     )
 
     def find(start: str, end: str) -> str:
-        return next((name for name, row in rows.items() if name.startswith(start) and name.endswith(end) and row.times), "")
+        return next((name for name in rows if name.startswith(start) and name.endswith(end)), "")
 
     feed, pro, kafka = find("cryptofeed", "parse + book"), find("ccxt", "parse + book"), find("cryptofeed", "backend")
     line = [bench.venue.id]
     for own, peer, aim in ((BOOK, feed, 3), (BOOK, pro, 8), (PRODUCE, feed, 1), (find(SAME, "") or PRODUCE, kafka, 4)):
+        theirs = rows[peer].us if peer and rows[peer].times else None
         row = told.add(
-            f"{bench.venue.id}: {own}", rows[own].us, "µs a frame", theirs=rows[peer].us if peer else None, alternative=peer,
-            aim=Aim("≥", aim, "ratio") if peer else None,
+            f"{bench.venue.id}: {own}", rows[own].us, "µs a frame", theirs=theirs, aim=Aim("≥", aim, "ratio") if theirs else None,
+            alternative=peer if theirs or not peer else f"{peer}: {rows[peer].failure}",
         )  # fmt: skip
         line.append(f"{row.ratio:.1f} ×{'' if row.met else ' (behind)'}" if row.ratio else "–")
     if BARE in rows:
@@ -344,6 +344,7 @@ def measure(path: Path, settings: Settings, python: Path | None, told: Results, 
     paths = with_answers(path)
     lines = first_frames(sorted(read_capture(paths), key=lambda line: line.ts_ns), options.frames)
     bench = Bench(find_adapter(lines), lines, options.least)
+    gc.freeze()  # what is loaded is not walked through before each of many short runs
     rows = our_rows(bench, settings, options.rounds)
     with ExitStack() as stack:
         peers: dict[str, Peer] = {}
@@ -359,8 +360,8 @@ def measure(path: Path, settings: Settings, python: Path | None, told: Results, 
             for row in rows.values():
                 row.round(number)
             say(f"{bench.venue.id}: round {number} of {options.rounds}")
-    n = len(bench.frames)
-    title = f"{bench.venue.id}: {n:,} frames of {len(bench.natives)} instruments, best of {options.rounds} rounds ({path.name})"
+    of = f"{len(bench.natives)} instruments, best of {options.rounds} rounds ({path.name})"
+    title = f"{bench.venue.id}: {len(bench.frames):,} frames of {of}"
     return report(bench, rows, title, told, options.json)
 
 

@@ -358,6 +358,7 @@ def main() -> None:
     except Exception as error:
         print(json.dumps({"version": version(which), "error": f"{type(error).__name__}: {error}"}), flush=True)
         return
+    gc.freeze()  # a collection before each of many short runs need not walk through all that is loaded
     print(json.dumps({"version": version(which), "python": sys.version.split()[0], "frames": len(peer.frames)}), flush=True)
     for command in sys.stdin:
         try:
