@@ -130,15 +130,20 @@ class Bars:
             self._positions.pop((TRADE.name, partition), None)
 
     def view(self, key: str, partition: int, interval_s: int, limit: int) -> list[dict[str, Any]] | None:
-        """The newest bars as the view shows them, oldest first, the open one last; None: no trade was seen."""
+        """The newest bars as the view shows them, oldest first, the open one last; None: no trade was seen.
+
+        Those that this worker wrote, and what it took over: the open ones and those that a late trade may still change.
+        """
         bars = self.by_partition.get(partition, {}).get(key)
         if bars is None:
             return None
-        shown = [_shown(self._decode_bar(value), final=True) for _, value in self._written.get((key, interval_s), ())]
+        written = self._written.get((key, interval_s), ())
+        known = {start_us for start_us, _ in written}
+        shown = [_shown(self._decode_bar(value), final=True) for _, value in written]
         shown += [
-            _shown(bars.record(bar, partition), final=False)
-            for (own_s, _), bar in bars.bars.items()
-            if own_s == interval_s and bar.revision == NOT_WRITTEN
+            _shown(bars.record(bar, partition), final=bar.revision != NOT_WRITTEN)
+            for (own_s, start_us), bar in bars.bars.items()
+            if own_s == interval_s and start_us not in known
         ]
         return sorted(shown, key=lambda bar: bar["start_us"])[-limit:]
 

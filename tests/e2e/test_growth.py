@@ -28,8 +28,9 @@ from config.settings import BrokerSettings, Settings
 from history.archiver import Archiver
 from history.asof import book_at
 from processors.changelogs import CONFIG, changelog_name, changelogs
+from processors.views import INTERVALS
 from schemas.codec import codec
-from schemas.topics import BOOK, CHAIN_POOL, INSTRUMENT, STATUS, TOPICS, TRADE
+from schemas.topics import BAR, BOOK, CHAIN_POOL, INSTRUMENT, STATUS, TOPICS, TRADE
 from simulator.synthetic import SyntheticVenue
 from simulator.truth import TruthError
 from strategies.registry import load_config
@@ -97,6 +98,17 @@ def homes(settings: Settings, topic: str, partitions: int) -> dict[bytes, int]:
         assert record.key is not None and record.partition == home(record.key, partitions), (topic, record)
         out[record.key] = record.partition
     return out
+
+
+def written_bars(settings: Settings) -> dict[tuple[str, int, int], int]:
+    """{(symbol, interval in seconds, start in us): trades} of the last revision of every bar on its topic."""
+    last: dict[tuple[str, int, int], dict[str, Any]] = {}
+    for record in read_all(settings, BAR.name):
+        bar = codec("Bar").decode(record.value or b"")
+        which = (bar["symbol"], bar["interval_s"], bar["start_us"])
+        if which not in last or bar["revision"] >= last[which]["revision"]:
+            last[which] = bar
+    return {which: bar["trades"] for which, bar in last.items()}
 
 
 async def stop(rooms: Rooms, children: list[Child]) -> None:
@@ -273,19 +285,24 @@ async def test_partitions_are_raised_and_every_book_bar_and_past_book_stays_exac
         await asyncio.sleep(1.5)
         await rooms.stack.until("the processors to have read all", nothing_waits, DEADLINE_S)
 
-        # The hour's bar holds every trade of both partitions once.
-        counted: dict[tuple[str, int], int] = {}
+        # The bars hold every trade of both partitions once, whatever second, minute or hour ended meanwhile.
+        counted: dict[tuple[str, int, int], int] = {}
         for record in await asyncio.to_thread(read_all, after, TRADE.name):
             trade = codec("Trade").decode(record.value or b"")
-            hour = trade["ts_venue_us"] // 3_600_000_000 * 3_600_000_000
-            counted[(trade["symbol"], hour)] = counted.get((trade["symbol"], hour), 0) + 1
-        for (symbol, hour), count in counted.items():
+            for seconds in INTERVALS.values():
+                start_us = trade["ts_venue_us"] - trade["ts_venue_us"] % (seconds * 1_000_000)
+                bar = (trade["symbol"], seconds, start_us)
+                counted[bar] = counted.get(bar, 0) + 1
 
-            async def whole(symbol: str = symbol, hour: int = hour, count: int = count) -> bool:
-                bars = (await rooms.views.get(f"/bars/{name}/{symbol}?interval=1h"))["bars"]
-                return [b["trades"] for b in bars if b["start_us"] == hour] == [count]
+        async def all_bars_hold_them() -> bool:
+            found = await asyncio.to_thread(written_bars, after)
+            for interval, seconds in INTERVALS.items():
+                for native in venue.books:
+                    shown = (await rooms.views.get(f"/bars/{name}/{unified(native)}?interval={interval}"))["bars"]
+                    found |= {(unified(native), seconds, bar["start_us"]): bar["trades"] for bar in shown}
+            return found == counted
 
-            await rooms.stack.until(f"{count} trades of {symbol} in its bar", whole, DEADLINE_S)
+        await rooms.stack.until(f"the trades of {len(counted)} bars in them", all_bars_hold_them, DEADLINE_S)
         asking.cancel()
         assert prober.wrong == []
         assert prober.live > live_before > 20
