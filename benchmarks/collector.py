@@ -29,6 +29,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.bare_loop import BareLoop
+from benchmarks.mirror_stack import log_to
 from benchmarks.peer_process import Peer, PeerError, interpreter
 from benchmarks.peers import first_frames
 from benchmarks.results import Aim, Results, json_option
@@ -258,7 +259,7 @@ def peer_rows(bench: Bench, peers: dict[str, Peer], settings: Settings, options:
             row.failure = str(error)
             continue
         differ = bench.disagreements(told["tops"])
-        say(f"{bench.venue.id}: {name}: {told['events']}, {differ} of {len(told['tops'])} books end differently")
+        log_to(f"{bench.venue.id}: {name}: {told['events']}, {differ} of {len(told['tops'])} books end differently")
         if differ:
             row.failure = f"{differ} of {len(told['tops'])} books end wrong"
         if library == "cryptofeed":
@@ -313,6 +314,9 @@ def report(bench: Bench, rows: dict[str, Row], title: str, told: Results, out: P
             alternative=peer if theirs or not peer else f"{peer}: {rows[peer].failure}",
         )  # fmt: skip
         line.append(f"{row.ratio:.1f} ×{'' if row.met else ' (behind)'}" if row.ratio else "–")
+    if (checked := find("cryptofeed", "checksum")) and rows[checked].times:  # ours holds every book against it, always
+        own = f"{bench.venue.id}: {BOOK}, the venue's checksum compared"
+        told.add(own, rows[BOOK].us, "µs a frame", theirs=rows[checked].us, alternative=checked)
     if BARE in rows:
         for own, most in ((BOOK, 1.5), (PRODUCE, 5)):
             told.add(
@@ -323,11 +327,6 @@ def report(bench: Bench, rows: dict[str, Row], title: str, told: Results, out: P
         told.add(f"{bench.venue.id}: {step}", rows[step].us, "µs a frame")
     told.write(out)  # after each capture: what comes later may be cut off
     return line
-
-
-def say(text: str) -> None:
-    """Progress, beside the tables."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def find_adapter(lines: Sequence[CaptureLine]) -> str:
@@ -354,12 +353,12 @@ def measure(path: Path, settings: Settings, python: Path | None, told: Results, 
             try:
                 peers[library] = stack.enter_context(Peer(python, library, bench.venue.id, bench.natives, options.frames, paths))
             except PeerError as error:
-                say(f"{bench.venue.id}: {library}: {error}")
+                log_to(f"{bench.venue.id}: {library}: {error}")
         rows |= peer_rows(bench, peers, settings, options)
         for number in range(options.rounds + 1):
             for row in rows.values():
                 row.round(number)
-            say(f"{bench.venue.id}: round {number} of {options.rounds}")
+            log_to(f"{bench.venue.id}: round {number} of {options.rounds}")
     of = f"{len(bench.natives)} instruments, best of {options.rounds} rounds ({path.name})"
     title = f"{bench.venue.id}: {len(bench.frames):,} frames of {of}"
     return report(bench, rows, title, told, options.json)
@@ -383,10 +382,10 @@ async def main() -> None:
     python = None
     if not options.no_peers:
         try:
-            python = interpreter(say)
+            python = interpreter(log_to)
         except PeerError as error:
-            say(f"without the other libraries: {error}")
-    async with private_broker(load_settings(), say) as settings:
+            log_to(f"without the other libraries: {error}")
+    async with private_broker(load_settings(), log_to) as settings:
         told = Results("collector")
         summary = [measure(path, settings, python, told, options) for path in captures]
     print_table(

@@ -17,7 +17,7 @@ ANYBODY = "0x" + "0" * 39 + "1"
 
 
 class Solidly:
-    """The factory of both curves and its router. Blocks for about half a minute the first time: it is compiled."""
+    """The factory of both curves and its router. Blocks for some seconds the first time: it is compiled."""
 
     def __init__(self, evm: Evm, dex: Dex) -> None:
         self.evm = evm

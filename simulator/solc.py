@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -23,7 +24,9 @@ for (const e of entry.split(',')) input.sources[e] = {content: read(e).contents}
 process.stdout.write(solc.compile(JSON.stringify(input), {import: read}));
 """
 TIMEOUT_S = 300
-NEW: dict[str, Any] = {"viaIR": True, "evmVersion": "paris"}
+NEW: dict[str, Any] = {"evmVersion": "paris"}
+NEW_BY_IR: dict[str, Any] = {**NEW, "viaIR": True}
+"""For functions with more variables than the stack holds; compiling takes five to twenty times as long."""
 OLD: dict[str, Any] = {"evmVersion": "istanbul"}
 """Settings for compilers before 0.8, which know no intermediate form."""
 
@@ -33,9 +36,11 @@ def compiled(
 ) -> dict[str, Path]:
     """Contract name → file with its ``bytecode``, for the contracts of these sources (paths below ``root``).
 
-    ``settings`` are the compiler's, beside the optimizer's. Blocks for about half a minute the first time. Raises
-    NpmError with the compiler's words.
+    ``settings`` are the compiler's, beside the optimizer's; what they made is kept apart from what others made. Blocks
+    for some seconds the first time. Raises NpmError with the compiler's words.
     """
+    told = json.dumps(settings, sort_keys=True)
+    cache = cache.with_name(f"{cache.name}-{hashlib.sha256(told.encode()).hexdigest()[:8]}")
     names = {Path(e).stem: cache / f"{Path(e).stem}.json" for e in entries}
     if all(p.exists() for p in names.values()):
         return names
@@ -45,7 +50,7 @@ def compiled(
     cache.mkdir(parents=True, exist_ok=True)
     script = cache / "compile.js"
     script.write_text(SCRIPT, "utf-8")
-    command = [node, str(script), str(modules), str(root), ",".join(entries), json.dumps(settings)]
+    command = [node, str(script), str(modules), str(root), ",".join(entries), told]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     try:
         output: dict[str, Any] = json.loads(result.stdout[result.stdout.index("{") :])
