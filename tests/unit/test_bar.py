@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.bar import INTERVALS_S, KEEP_US, LATENESS_US, NOT_WRITTEN, Bar, InstrumentBars
+from processors.bars import Bars
+from processors.metrics import Counts
 from schemas.codec import codec
+from schemas.topics import TRADE
 
 T0 = 1_700_000_000_000_000  # a whole second, 20 s into its minute
 
@@ -156,3 +160,32 @@ def test_the_last_revisions_are_the_plain_grouping_of_all_trades_across_a_crash(
 
 def test_a_bar_not_written_is_marked_so() -> None:
     assert Bar(1, T0).revision == NOT_WRITTEN
+
+
+def test_the_view_shows_the_written_bars_that_a_worker_took_over_beside_its_own() -> None:
+    def worker(restored: dict[str, Any] | None) -> Bars:
+        derived: Any = SimpleNamespace(put=lambda *_: True)
+        return Bars(derived, Counts(), {}, lambda _: restored, lambda *_: None)
+
+    def at(second: int, offset: int) -> Any:
+        value = codec("Trade").encode({
+            **trade(100 + second, 5), "venue": "v", "symbol": "A/B", "trade_id": str(offset),
+            "ts_venue_us": T0 + second * 1_000_000, "ts_received_ns": (T0 + second * 1_000_000) * 1000,
+        })  # fmt: skip
+        return SimpleNamespace(offset=offset, key=b"v|A/B", value=value)
+
+    def shown(bars: Bars) -> list[tuple[int, bool]]:
+        found = bars.view("v|A/B", 0, 1, 10) or []
+        return [((bar["start_us"] - T0) // 1_000_000, bar["final"]) for bar in found]
+
+    tp = SimpleNamespace(topic=TRADE.name, partition=0)
+    before = worker(None)
+    before.on_trade_batch(tp, [at(0, 0), at(1, 1), at(3, 2)])
+    assert shown(before) == [(0, True), (1, True), (3, False)]
+    checkpoint = codec("BarCheckpoint").decode(before.encoded("v|A/B", 0) or b"")
+    after = worker(checkpoint)
+    after.get("v|A/B", 0)
+    assert shown(after) == [(0, True), (1, True), (3, False)]
+    after.on_trade_batch(tp, [at(5, 3), at(1, 4)])  # the second one late: its bar is written again, and shown once
+    assert shown(after) == [(0, True), (1, True), (3, True), (5, False)]
+    assert [bar["revision"] for bar in after.view("v|A/B", 0, 1, 10) or []] == [0, 1, 0, 0]

@@ -10,8 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer
-from aiokafka.consumer.fetcher import Fetcher
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka.consumer.fetcher import READ_UNCOMMITTED, Fetcher, FetchResult, PartitionRecords
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
 from faust.tables import recovery
 from faust.transport import consumer as base
 from faust.transport.drivers import aiokafka as driver
@@ -36,6 +38,9 @@ PINNED = {
     "aiokafka's AIOKafkaConsumer.start": (AIOKafkaConsumer.start, "2f1ba70443327538"),
     "aiokafka's Fetcher._get_actions_per_node": (Fetcher._get_actions_per_node, "1dab2cf937d165d0"),
     "aiokafka's Fetcher.fetched_records": (Fetcher.fetched_records, "be4348896b9b66af"),
+    "aiokafka's PartitionRecords._unpack_records": (PartitionRecords._unpack_records, "b803e6d46480732c"),
+    "aiokafka's PartitionRecords._consumer_record": (PartitionRecords._consumer_record, "e668541600b047ab"),
+    "aiokafka's FetchResult.getall": (FetchResult.getall, "3e717e30de5068d5"),
     "aiokafka Consumer._getmany": (driver.Consumer._getmany, "f9d47aa9010b5ff2"),
 }
 
@@ -72,6 +77,32 @@ async def test_a_broker_answers_a_fetch_of_quiet_partitions_soon_for_the_busy_on
     assert consumer._new_consumer_thread()._create_worker_consumer("transport") is made
     assert made._fetch_max_wait_ms == FETCH_WAIT_MS < 100
     await made.stop()
+
+
+def parsed(topic: str) -> PartitionRecords:
+    """Three records as the driver's parser holds them."""
+    builder: Any = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 16)
+    for offset in range(3):
+        builder.append(offset, 1_700_000_000_000 + offset, b"key", b"value %d" % offset if offset else None, [("h", b"1")])
+    return PartitionRecords(
+        TP(topic, 0), MemoryRecords(bytes(builder.build())), [], 0, None, None, check_crcs=True, isolation_level=READ_UNCOMMITTED
+    )
+
+
+async def test_handlers_get_records_as_they_were_parsed_and_the_rest_gets_the_drivers_own(monkeypatch) -> None:
+    books, other = TP("books", 0), TP("other", 0)
+    records = Records(monkeypatch, {})
+    fetcher: Any = records.consumer._thread._ensure_consumer()._fetcher
+    fetcher._records = {tp: SimpleNamespace(_partition_records=parsed(tp.topic)) for tp in (books, other)}
+    fetcher._records[TP("books", 1)] = SimpleNamespace()  # a fetch that failed
+    records.fetched = {books: batch(0)}
+    await records.consumer._fetch_ahead(frozenset({books, other}), 1.0)
+    plain, copied = (list(fetcher._records[tp]._partition_records) for tp in (books, other))
+    assert not any(isinstance(r, ConsumerRecord) for r in plain)
+    assert all(isinstance(r, ConsumerRecord) for r in copied)
+    for one, same in zip(plain, copied, strict=True):
+        for field in ("offset", "timestamp", "key", "value"):
+            assert getattr(one, field) == getattr(same, field)
 
 
 class Records:
@@ -134,7 +165,7 @@ class Records:
             return await function(*arguments)
 
         fetcher = SimpleNamespace(
-            _subscriptions=state, _closed=False, fetched_records=fetched_records, _create_fetch_waiter=waiter
+            _subscriptions=state, _closed=False, _records={}, fetched_records=fetched_records, _create_fetch_waiter=waiter
         )
         inner = SimpleNamespace(_fetcher=fetcher, _max_poll_records=100)
         consumer._thread = SimpleNamespace(call_thread=call_thread, _ensure_consumer=lambda: inner)
