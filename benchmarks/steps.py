@@ -4,7 +4,8 @@
 
 The records are those that a collector writes of a capture. Encoding: fastavro's writer behind our check for what is no whole
 number, the way that a record still falls back to, against what a collector calls. Decoding: fastavro's reader against what
-a processor calls. Book: levels kept sorted at every change against the heap that only knows the best price, over the same
+a processor calls. Fetch: the records of a fetched batch as the driver copies them against as it parsed them, their offset, time,
+key and value looked at. Book: levels kept sorted at every change against the heap that only knows the best price, over the same
 events, with the best bid and offer asked for after each. What both ways give is held against each other first. CPU, the best
 of alternating rounds.
 """
@@ -19,6 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
+from aiokafka.consumer.fetcher import READ_UNCOMMITTED, PartitionRecords
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -29,6 +34,7 @@ from benchmarks.table import print_table
 from collectors.metrics import Counts
 from collectors.publisher import Publisher
 from market.book import OrderBook
+from processors.batch_transport import as_read
 from schemas.codec import HEADER_SIZE, Codec, Record, codec, parsed
 from schemas.topics import TOPICS
 from simulator.capture_file import read_capture, with_answers
@@ -37,6 +43,8 @@ DEFAULTS = ("binance_usdm_btcusdt_20240808.gz", "binance_spot_btcusdt_20240808.g
 KINDS = ("BookEvent", "Trade", "Ticker")
 FEW = 100
 """Records of a kind below which a capture says nothing about it."""
+BATCH = 1000
+"""Records of a fetch."""
 FASTAVRO = f"fastavro {fastavro.__version__}"
 
 Way = Callable[[], Any]
@@ -78,6 +86,27 @@ def decoding(name: str, values: list[bytes]) -> tuple[Way, Way]:
         return out
 
     return lambda: [read(value) for value in values], before
+
+
+def fetching(values: list[bytes]) -> tuple[Way, Way]:
+    """(ours, before): what a handler looks at, of every record of fetched batches."""
+    tp, batches = TopicPartition("market.book", 0), list[bytes]()
+    for start in range(0, len(values), BATCH):
+        builder: Any = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 28)
+        for offset, value in enumerate(values[start : start + BATCH]):
+            builder.append(offset, 1_700_000_000_000 + offset, b"venue|BASE/QUOTE", value, [])
+        batches.append(bytes(builder.build()))
+
+    def run(*, copied: bool) -> list[Any]:
+        out: list[Any] = []
+        for batch in batches:
+            fetched: Any = PartitionRecords(tp, MemoryRecords(batch), [], 0, None, None, True, READ_UNCOMMITTED)
+            if not copied:
+                fetched._consumer_record = as_read
+            out += [(r.offset, r.timestamp, r.key, r.value) for r in fetched]
+        return out
+
+    return lambda: run(copied=False), lambda: run(copied=True)
 
 
 def booking(events: list[Record]) -> tuple[Way, Way]:
@@ -129,6 +158,7 @@ def main() -> None:
             ways = [("encode", f"{FASTAVRO}, schemaless_writer behind the same check", *encoding(name, records))]
             ways.append(("decode", f"{FASTAVRO}, schemaless_reader", *decoding(name, values)))
             if name == "BookEvent":
+                ways.append(("fetch", "aiokafka's ConsumerRecords", *fetching(values)))
                 ways.append(("apply", "both sides sorted at every change", *booking(records)))
             for step, alternative, ours, before in ways:
                 own, other = (s / len(values) * 1e6 for s in measure(ours, before, options.rounds))
