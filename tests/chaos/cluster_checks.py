@@ -126,13 +126,13 @@ class Prober:
                         findings.wrong(f"{name} {symbol}: LIVE, and its venue has been away for long")
         return states
 
-    async def until_all_equal(self, patience_s: float) -> float:
-        """Wait until every processor gives every book LIVE and equal; gives the seconds. Raises AssertionError.
+    async def until_all_equal(self, patience_s: float, only: str = "") -> float:
+        """Wait until every processor gives every book (of ``only`` this venue) LIVE and equal; gives the seconds.
 
-        Venues that are away are not waited for.
+        Venues that are away are not waited for. Raises AssertionError.
         """
         started = time.monotonic()
-        here = [venue for venue in self._venues if venue.name not in self._away]
+        here = [venue for venue in self._venues if venue.name not in self._away and only in ("", venue.name)]
         left = {(port, venue.name, symbol) for port in self._ports for venue in here for symbol in venue.natives()}
         by_name = {venue.name: venue for venue in here}
         told: dict[Any, str] = {}

@@ -341,15 +341,14 @@ class ClusterDrill:
         fault = asyncio.create_task(FAULTS[BESIDE](world, chance))
         try:
             await asyncio.sleep(world.away_s * 0.8)
-            states = await prober.is_told(min(world.away), findings)
+            name = min(world.away)
+            states = await prober.is_told(name, findings)
             one = Happened(BESIDE, await fault, time.monotonic() - started, states=dict(states))
         finally:
             fault.cancel()
         self._say(f"{BESIDE} ({one.what}) is back; it was told as {one.states}")
-        back = time.monotonic()
         world.away.clear()
-        await prober.until_all_equal(RECOVER_S)
-        one.books_s = time.monotonic() - back
+        one.books_s = await prober.until_all_equal(RECOVER_S, name)  # another may be down by now, and has its own time
         self.report.happened.append(one)
         self._say(f"{BESIDE}: books after {one.books_s:.1f} s")
 
