@@ -314,7 +314,7 @@ def report(bench: Bench, rows: dict[str, Row], title: str, told: Results, out: P
             alternative=peer if theirs or not peer else f"{peer}: {rows[peer].failure}",
         )  # fmt: skip
         line.append(f"{row.ratio:.1f} ×{'' if row.met else ' (behind)'}" if row.ratio else "–")
-    if (checked := find("cryptofeed", "checksum")) and rows[checked].times:  # ours holds every book against it, always
+    if (checked := find("cryptofeed", "checksum")) and rows[checked].times:  # ours compares it in every row
         own = f"{bench.venue.id}: {BOOK}, the venue's checksum compared"
         told.add(own, rows[BOOK].us, "µs a frame", theirs=rows[checked].us, alternative=checked)
     if BARE in rows:
