@@ -22,8 +22,8 @@ FETCH_WAIT_MS = 20
 for those partitions of which nothing waits any more; when these are quiet, all others wait with them for so long. An idle
 processor asks as often: about 8 % of a core."""
 BatchHandler = Callable[[TP, Sequence[Any]], None]
-"""``handler(tp, records)``: in order, each with ``offset``, ``timestamp`` (ms), ``key`` and ``value``. Must not block for
-long; what it raises stops the app."""
+"""``handler(tp, records)``: in order, each with ``offset``, ``timestamp`` (ms), ``key``, ``value`` and ``headers``. Must not
+block for long; what it raises stops the app."""
 
 
 class BatchConsumer(driver.Consumer):

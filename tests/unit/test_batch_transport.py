@@ -103,6 +103,7 @@ async def test_handlers_get_records_as_they_were_parsed_and_the_rest_gets_the_dr
     for one, same in zip(plain, copied, strict=True):
         for field in ("offset", "timestamp", "key", "value"):
             assert getattr(one, field) == getattr(same, field)
+        assert [*one.headers] == [*same.headers] == [("h", b"1")]
 
 
 class Records:
